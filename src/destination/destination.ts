@@ -1,0 +1,74 @@
+/**
+ * What walsync asks of a place that files go to. `s3.ts` and `directory.ts` implement it; `retry.ts` wraps it.
+ *
+ * Keys are relative to the destination's own prefix, use "/" and never start with it. A missing key is an answer
+ * (`null`), a missing bucket or directory is an error: a mistyped bucket must not read as "no snapshots".
+ * Every method throws `DestinationError` and nothing else for a fault of the destination, and the signal's reason
+ * when it was aborted.
+ */
+
+export interface ObjectInfo {
+  key: string;
+  sizeBytes: number;
+  modifiedAt: Date;
+  /** Opaque version of the content, for `ifMatch`. */
+  etag: string;
+}
+
+export interface ObjectHead extends ObjectInfo {
+  /** User metadata, names in lower case without the x-amz-meta- prefix. Empty where the destination keeps none. */
+  metadata: Record<string, string>;
+}
+
+export interface ObjectBody extends ObjectHead {
+  /** The bytes, once. Chunks are borrowed: valid until the next one is asked for. Stop early with `return()`. */
+  chunks: AsyncIterable<Uint8Array>;
+}
+
+/** What to upload. A file is read in bounded parts, and may be read again after a failed part. */
+export type WriteSource = { kind: "bytes"; bytes: Uint8Array } | { kind: "file"; path: string; sizeBytes: number };
+
+export interface WriteOptions {
+  metadata?: Record<string, string>;
+  /** "absent": only if the key does not exist yet. `{ etag }`: only if it still has this content. Else: replace. */
+  condition?: "absent" | { etag: string };
+  signal?: AbortSignal | undefined;
+  onProgress?: (sentBytes: number) => void;
+}
+
+/** "refused": the condition did not hold, and nothing was written. */
+export type WriteResult = { kind: "written"; etag: string } | { kind: "refused" };
+
+export interface ListOptions {
+  /** Only keys behind this one, in byte order. */
+  startAfter?: string;
+  signal?: AbortSignal | undefined;
+}
+
+export interface ReadOptions {
+  /** First and last byte, both included, as in HTTP. A negative `first` counts from the end and has no `last`. */
+  range?: { first: number; last?: number };
+  signal?: AbortSignal | undefined;
+}
+
+/** What a destination can keep, as data, so that callers need not know its kind. */
+export interface Capabilities {
+  /** User metadata is stored with each object. */
+  metadata: boolean;
+}
+
+export interface Destination {
+  /** For messages and state: never holds secrets. */
+  readonly url: string;
+  readonly capabilities: Capabilities;
+  /** All keys below `prefix`, in byte order, page by page. `prefix` is "" or ends with "/". */
+  list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo>;
+  /** Names of the folders directly below `prefix`, in byte order, without slashes. */
+  listFolders(prefix: string, options?: { signal?: AbortSignal | undefined }): AsyncIterable<string>;
+  head(key: string, options?: { signal?: AbortSignal | undefined }): Promise<ObjectHead | null>;
+  read(key: string, options?: ReadOptions): Promise<ObjectBody | null>;
+  write(key: string, source: WriteSource, options?: WriteOptions): Promise<WriteResult>;
+  /** Removes keys; one that is missing already counts as removed. */
+  remove(keys: readonly string[], options?: { signal?: AbortSignal | undefined }): Promise<void>;
+  close(): void;
+}
