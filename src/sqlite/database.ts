@@ -1,0 +1,247 @@
+/**
+ * One live SQLite database in WAL mode, and the pin that keeps its WAL readable.
+ *
+ * The pin is a read transaction. While it is open no checkpoint of any process can reset frames that came after it
+ * began, whichever mode it uses (docs/ARCHITECTURE.md, "The pin"). Nothing is ever written: no table, no journal mode
+ * change unless asked, and SQLite's own copying back of frames in a checkpoint aside, no byte of the database.
+ *
+ * Closing any descriptor of a file drops every POSIX lock this process holds on it, SQLite's included. Therefore the
+ * descriptors opened here for raw reads live exactly as long as the connection, and are closed after it.
+ */
+import { constants, Database } from "bun:sqlite";
+import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { assert } from "../assert.ts";
+import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { isValidPageSize } from "../page.ts";
+import { readWalIndexHead, type WalIndexHead } from "./wal-index.ts";
+
+export interface OpenOptions {
+  /** Switch a database in another journal mode to WAL instead of refusing it. The only write walsync ever asks for. */
+  enableWal?: boolean;
+}
+
+/** What a PASSIVE checkpoint did: frames in the WAL and frames copied back so far. */
+export interface CheckpointResult {
+  busy: boolean;
+  frameCount: number;
+  backfilled: number;
+}
+
+export class PinnedDatabase {
+  readonly path: string;
+  readonly pageSize: number;
+  readonly databaseFd: number;
+  readonly walFd: number;
+  readonly #shmFd: number;
+  readonly #connection: Database;
+
+  /**
+   * Opens the database and pins it. Throws E_DATABASE if the file is missing, empty, unreadable, not SQLite, or not in
+   * WAL mode.
+   */
+  static open(path: string, options: OpenOptions = {}): PinnedDatabase {
+    const descriptors: number[] = [];
+    let connection: Database | undefined;
+    try {
+      descriptors.push(openDatabaseFile(path));
+      connection = new Database(path, { readwrite: true, create: false });
+      configure(connection);
+      requireWal(connection, path, options.enableWal === true);
+      // The first read creates the -wal and -shm files if they are missing; it is also the pin.
+      connection.run("BEGIN");
+      connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
+      for (const suffix of ["-wal", "-shm"]) descriptors.push(openSync(path + suffix, "r"));
+      return new PinnedDatabase(path, connection, descriptors);
+    } catch (error) {
+      connection?.close();
+      for (const fd of descriptors) closeSync(fd);
+      throw asDatabaseError(path, error);
+    }
+  }
+
+  private constructor(path: string, connection: Database, descriptors: number[]) {
+    const [databaseFd, walFd, shmFd] = descriptors;
+    assert(databaseFd !== undefined && walFd !== undefined && shmFd !== undefined, "three files are open");
+    this.path = path;
+    this.#connection = connection;
+    this.databaseFd = databaseFd;
+    this.walFd = walFd;
+    this.#shmFd = shmFd;
+    this.pageSize = this.walIndex().pageSize;
+  }
+
+  /** The WAL index as it is now. Throws E_DATABASE if it stays unreadable, which no live connection should allow. */
+  walIndex(): WalIndexHead {
+    const head = readWalIndexHead(this.#shmFd);
+    if (head !== null) return head;
+    throw new WalsyncError("E_DATABASE", `${this.path}: expected a WAL index that can be read, found it in change`, {
+      hint: "If this persists, another process may have crashed while writing; open the database with sqlite3 once.",
+    });
+  }
+
+  /**
+   * Lets go of the pin and takes it again at the newest commit. In between, for microseconds, the WAL is free: the
+   * caller proves from the WAL index that nothing was lost.
+   */
+  repin(): void {
+    this.unpin();
+    this.pin();
+  }
+
+  unpin(): void {
+    this.#connection.run("COMMIT");
+  }
+
+  pin(): void {
+    this.#connection.run("BEGIN");
+    this.#connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
+  }
+
+  /** Copies back what the pin allows, on a connection of its own that lives only for this call. Never waits. */
+  checkpointPassive(): CheckpointResult {
+    const other = new Database(this.path, { readwrite: true, create: false });
+    try {
+      configure(other);
+      return passive(other);
+    } finally {
+      other.close();
+    }
+  }
+
+  /**
+   * Runs `captureRest` while no other process can write, then moves the pin to read mark 0, so that the next writer
+   * restarts the WAL. Writers wait for the time of the call. False if a writer held the lock: nothing was done.
+   */
+  fence(captureRest: () => void): boolean {
+    const other = new Database(this.path, { readwrite: true, create: false });
+    try {
+      configure(other);
+      try {
+        other.run("BEGIN IMMEDIATE");
+      } catch (error) {
+        if (isBusy(error)) return false;
+        throw asDatabaseError(this.path, error);
+      }
+      captureRest();
+      this.unpin();
+      try {
+        // With the pin gone and writers locked out this copies everything back, unless a reader of the application
+        // still needs old frames; then the pin simply stays above mark 0.
+        passive(this.#connection);
+      } finally {
+        this.pin();
+      }
+      other.run("ROLLBACK");
+      return true;
+    } finally {
+      other.close();
+    }
+  }
+
+  /** True if the path names another file than the one that is open, or none: it was replaced or deleted. */
+  isReplaced(): boolean {
+    try {
+      const now = statSync(this.path);
+      const opened = fstatSync(this.databaseFd);
+      return now.ino !== opened.ino || now.dev !== opened.dev;
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return true;
+      throw error;
+    }
+  }
+
+  /** Size of the WAL file in bytes. It does not shrink when the WAL restarts. */
+  walSizeBytes(): number {
+    return fstatSync(this.walFd).size;
+  }
+
+  /** Ends the pin. The WAL file stays, even if this was the last connection. */
+  close(): void {
+    this.#connection.close();
+    closeSync(this.#shmFd);
+    closeSync(this.walFd);
+    closeSync(this.databaseFd);
+  }
+}
+
+// --- internal ---
+
+const SQLITE_MAGIC = "SQLite format 3\0";
+const DATABASE_HEADER_SIZE = 100;
+
+function configure(connection: Database): void {
+  connection.run("PRAGMA wal_autocheckpoint=0");
+  connection.run("PRAGMA cache_size=0");
+  connection.run("PRAGMA busy_timeout=0");
+  // The last connection to close would delete the WAL, and with it the salts that prove what was captured.
+  connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
+}
+
+function passive(connection: Database): CheckpointResult {
+  const row = connection.query("PRAGMA wal_checkpoint(PASSIVE)").values()[0];
+  assert(row !== undefined, "a checkpoint answers with one row");
+  const [busy, frameCount, backfilled] = row as [number, number, number];
+  return { busy: busy !== 0, frameCount, backfilled };
+}
+
+/** Opens the file and looks at it before SQLite does: an empty file must never be turned into a database. */
+function openDatabaseFile(path: string): number {
+  if (!statSync(path).isFile()) {
+    throw new WalsyncError("E_DATABASE", `${path}: expected a database file, found something else`, {
+      hint: "Name the database file itself.",
+    });
+  }
+  const fd = openSync(path, "r");
+  const header = Buffer.alloc(DATABASE_HEADER_SIZE);
+  const filled = readSync(fd, header, 0, DATABASE_HEADER_SIZE, 0);
+  const pageSize = header.readUInt16BE(16) === 1 ? 65536 : header.readUInt16BE(16);
+  if (header.toString("latin1", 0, 16) === SQLITE_MAGIC && isValidPageSize(pageSize)) return fd;
+  closeSync(fd);
+  if (filled === 0) {
+    throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found an empty file`, {
+      hint: "Start walsync once the application has created its tables.",
+    });
+  }
+  throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found other bytes`, {
+    hint: "Check the path. Encrypted databases are not supported.",
+  });
+}
+
+function requireWal(connection: Database, path: string, enable: boolean): void {
+  const mode = journalMode(connection, "PRAGMA journal_mode");
+  if (mode === "wal") return;
+  const found = enable ? journalMode(connection, "PRAGMA journal_mode=WAL") : mode;
+  if (found === "wal") return;
+  throw new WalsyncError("E_DATABASE", `${path}: expected journal mode WAL, found ${found.toUpperCase()}`, {
+    hint: enable
+      ? "Another connection is in the way: stop the application while the mode changes."
+      : 'Run "PRAGMA journal_mode=WAL" in the application, or pass --enable-wal.',
+  });
+}
+
+function journalMode(connection: Database, pragma: string): string {
+  return String(connection.query(pragma).values()[0]?.[0] ?? "unknown");
+}
+
+function isBusy(error: unknown): boolean {
+  return errnoOf(error)?.startsWith("SQLITE_BUSY") === true;
+}
+
+function asDatabaseError(path: string, error: unknown): WalsyncError {
+  if (error instanceof WalsyncError) return error;
+  const errno = errnoOf(error);
+  const detail = { cause: error };
+  if (errno === "ENOENT") {
+    return new WalsyncError("E_DATABASE", `${path}: expected a database file, found nothing`, {
+      ...detail,
+      hint: "Check the path, or use --restore-if-missing to fetch it from the destination.",
+    });
+  }
+  if (errno === "EACCES" || errno === "EPERM" || errno === "SQLITE_CANTOPEN" || errno === "SQLITE_READONLY") {
+    return new WalsyncError("E_DATABASE", `${path}: expected to read and lock it, found no permission (${errno})`, {
+      ...detail,
+      hint: "walsync needs read and write access to the database, its -wal and -shm files and their folder.",
+    });
+  }
+  return new WalsyncError("E_DATABASE", `${path}: cannot be opened: ${messageOf(error)}`, detail);
+}
