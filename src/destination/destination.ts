@@ -20,8 +20,12 @@ export interface ObjectHead extends ObjectInfo {
   metadata: Record<string, string>;
 }
 
+/** `sizeBytes` is the size of the whole object, also when only a range of it was asked for. */
 export interface ObjectBody extends ObjectHead {
-  /** The bytes, once. Chunks are borrowed: valid until the next one is asked for. Stop early with `return()`. */
+  /**
+   * The bytes, once. Chunks are borrowed: valid until the next one is asked for. A body holds a connection or an open
+   * file: iterate it to the end, or give it up with `return()` (leaving a `for await` does that).
+   */
   chunks: AsyncIterable<Uint8Array>;
 }
 
@@ -46,7 +50,10 @@ export interface ListOptions {
 }
 
 export interface ReadOptions {
-  /** First and last byte, both included, as in HTTP. A negative `first` counts from the end and has no `last`. */
+  /**
+   * First and last byte, both included, as in HTTP. A negative `first` counts from the end and has no `last`.
+   * The range is cut to the object; one that begins behind the end holds no bytes.
+   */
   range?: { first: number; last?: number };
   signal?: AbortSignal | undefined;
 }
@@ -61,6 +68,11 @@ export interface Destination {
   /** For messages and state: never holds secrets. */
   readonly url: string;
   readonly capabilities: Capabilities;
+  /**
+   * Proves that the destination is there and answers to these credentials, and makes what may be made (a directory,
+   * never a bucket). Call it once before the first write.
+   */
+  prepare(options?: { signal?: AbortSignal | undefined }): Promise<void>;
   /** All keys below `prefix`, in byte order, page by page. `prefix` is "" or ends with "/". */
   list(prefix: string, options?: ListOptions): AsyncIterable<ObjectInfo>;
   /** Names of the folders directly below `prefix`, in byte order, without slashes. */

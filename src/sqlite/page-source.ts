@@ -46,6 +46,11 @@ export function readPages(
         onPage(pgno, framePage);
       } else if ((i + 1) * pageSize <= filled) {
         onPage(pgno, filePart.subarray(i * pageSize, (i + 1) * pageSize));
+      } else if (overlay !== null) {
+        // A transaction may grow the database without writing every new page. SQLite reads zeros there, until a
+        // checkpoint extends the file.
+        filePart.fill(0, Math.max(filled, i * pageSize), (i + 1) * pageSize);
+        onPage(pgno, filePart.subarray(i * pageSize, (i + 1) * pageSize));
       } else {
         throw new WalsyncError(
           "E_DATABASE",

@@ -29,7 +29,7 @@ export interface WalScan {
   commitCount: number;
   /** Database size in pages after the last of them; 0 if there is none. */
   commit: number;
-  /** Frames seen. */
+  /** Frames of those transactions. */
   frameCount: number;
   /** The newest frame of each page, ascending by page number. */
   pages: FrameList;
@@ -40,13 +40,6 @@ export interface FrameList {
   pgnos: Uint32Array;
   /** Index of the frame in its generation, from 0. */
   frameIndexes: Uint32Array;
-}
-
-export interface ScanLimits {
-  /** Only frames below this index exist for us: SQLite's own count of committed frames. */
-  frameCount: number;
-  /** Stop at the first commit frame at or beyond this many bytes. A single larger transaction is still read whole. */
-  maxBytes?: number;
 }
 
 /** The header of the WAL as it is now, or null if there is none or it is not valid. */
@@ -67,8 +60,12 @@ export function cursorAtStart(header: WalHeader): WalCursor {
   };
 }
 
-/** Scans whole transactions behind `cursor`. Reads the WAL in bounded parts; holds eight bytes per frame, no pages. */
-export function scanWal(walFd: number, pageSize: number, cursor: WalCursor, limits: ScanLimits): WalScan {
+/**
+ * Scans whole transactions behind `cursor`, up to the frame with index `frameLimit`: only frames below it exist for us,
+ * since SQLite counts them as committed. Reads the WAL in bounded parts; holds eight bytes per frame, no
+ * pages.
+ */
+export function scanWal(walFd: number, pageSize: number, cursor: WalCursor, frameLimit: number): WalScan {
   const frameSize = WAL_FRAME_HEADER_SIZE + pageSize;
   const firstIndex = (cursor.walOffset - WAL_HEADER_SIZE) / frameSize;
   const sizeBytes = fstatSync(walFd).size;
@@ -80,8 +77,8 @@ export function scanWal(walFd: number, pageSize: number, cursor: WalCursor, limi
 
   let index = firstIndex;
   let offset = cursor.walOffset;
-  reading: while (index < limits.frameCount) {
-    const wanted = Math.min(buffer.byteLength, (limits.frameCount - index) * frameSize, sizeBytes - offset);
+  reading: while (index < frameLimit) {
+    const wanted = Math.min(buffer.byteLength, (frameLimit - index) * frameSize, sizeBytes - offset);
     const filled = wanted < frameSize ? 0 : readFully(walFd, buffer, wanted, offset);
     const whole = Math.floor(filled / frameSize);
     if (whole === 0) break;
@@ -102,7 +99,6 @@ export function scanWal(walFd: number, pageSize: number, cursor: WalCursor, limi
       scan.commitCount++;
       scan.commit = commit;
       scan.end = { ...cursor, walOffset: offset, checksum1: sum.checksum1, checksum2: sum.checksum2 };
-      if (limits.maxBytes !== undefined && offset - cursor.walOffset >= limits.maxBytes) break reading;
     }
   }
   scan.frameCount = seen.committed;

@@ -1,0 +1,53 @@
+/** Compiles src/main.ts into one executable, dist/walsync. Works from any directory. */
+import { rmSync } from "node:fs";
+import { join } from "node:path";
+import packageJson from "../package.json" with { type: "json" };
+
+/**
+ * How reluctant the JIT is: 1 is Bun's default, more is later, 0 is off. Late compilation costs a little speed and
+ * saves much memory in a program that mostly waits: 1000 PUTs peak at 125 MB with 1, at 72 MB with 50, at 65 MB
+ * with 1000, at 56 MB with the JIT off.
+ */
+const JIT_POLICY = 1000;
+
+const root = join(import.meta.dir, "..");
+const outfile = join(root, "dist", "walsync");
+
+const build = Bun.spawnSync(
+  [
+    process.execPath,
+    "build",
+    "--compile",
+    "--minify",
+    "--bytecode",
+    "--format=esm",
+    // A bug's stack trace names source lines. 50 KB in the executable, read only when a stack is printed.
+    "--sourcemap=inline",
+    `--compile-jit-policy=${JIT_POLICY}`,
+    // A .env or bunfig.toml in the directory where walsync happens to run is none of its business.
+    "--no-compile-autoload-dotenv",
+    "--no-compile-autoload-bunfig",
+    `--define=WALSYNC_VERSION=${JSON.stringify(packageJson.version)}`,
+    `--define=WALSYNC_COMMIT=${JSON.stringify(currentCommit())}`,
+    `--outfile=${outfile}`,
+    join("src", "main.ts"),
+  ],
+  { cwd: root, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
+);
+// Bun leaves a second copy of the source map beside the executable.
+rmSync(`${outfile}.map`, { force: true });
+process.exit(build.exitCode);
+
+/** Short hash of the checked-out commit, with "-dirty" behind it if files were changed since; "unknown" outside git. */
+function currentCommit(): string {
+  try {
+    const git = (...args: string[]) => Bun.spawnSync(["git", "-C", root, ...args], { stderr: "ignore" });
+    const commit = git("rev-parse", "--short", "HEAD");
+    if (!commit.success) return "unknown";
+    const dirty = git("status", "--porcelain", "--untracked-files=no").stdout.length > 0;
+    return `${commit.stdout.toString().trim()}${dirty ? "-dirty" : ""}`;
+  } catch {
+    // No git program: a source archive builds, too.
+    return "unknown";
+  }
+}

@@ -1,0 +1,84 @@
+/**
+ * The program around the commands: picks one, and turns whatever happens into a message and an exit status.
+ * Standard output holds results only; messages go to standard error.
+ */
+import { type CommandDef, defineCommand, runCommand } from "citty";
+import { EXIT_BUG, exitStatus, WalsyncError } from "../errors.ts";
+import { print, printError } from "../log.ts";
+import { formatFailure } from "./failure.ts";
+import { formatRootHelp } from "./help.ts";
+import { Interrupted } from "./interrupt.ts";
+import { nearest } from "./suggest.ts";
+import { formatVersion } from "./version.ts";
+
+export interface CommandEntry {
+  /** For the list in --help, so that it need not load the command. */
+  summary: string;
+  load: () => Promise<CommandDef>;
+}
+
+export interface App {
+  description: string;
+  commands: Record<string, CommandEntry>;
+}
+
+/** Runs a command line and returns the exit status. Prints everything there is to say; never throws. */
+export async function runApp(app: App, rawArgs: readonly string[]): Promise<number> {
+  try {
+    await dispatch(app, rawArgs);
+    return 0;
+  } catch (error) {
+    return reportFailure(error);
+  }
+}
+
+/** Prints an error for the user and returns the exit status it asks for. */
+export function reportFailure(error: unknown): number {
+  for (const line of formatFailure(error)) printError(line);
+  return error instanceof Interrupted ? error.exitStatus : exitStatus(error);
+}
+
+/** A rejected promise that nobody awaits, or a throw in a callback, is a bug: say so, and exit 1. */
+export function exitOnStrayErrors(): void {
+  const exit = (error: unknown) => {
+    for (const line of formatFailure(error, "stray")) printError(line);
+    process.exit(EXIT_BUG);
+  };
+  process.on("uncaughtException", exit);
+  process.on("unhandledRejection", exit);
+}
+
+// --- internal ---
+
+async function dispatch(app: App, rawArgs: readonly string[]): Promise<void> {
+  // `walsync help watch` is `walsync watch --help`.
+  const [first, ...rest] = rawArgs[0] === "help" ? [...rawArgs.slice(1, 2), "--help"] : rawArgs;
+  const names = Object.keys(app.commands);
+  if (first === "--help" || first === "-h") {
+    print(
+      formatRootHelp(
+        app.description,
+        names.map((name) => [name, app.commands[name]!.summary]),
+      ),
+    );
+    return;
+  }
+  if (first === "--version" || first === "-V") {
+    if (rest.length > 0) throw new WalsyncError("E_USAGE", `--version stands alone, found ${JSON.stringify(rest[0])}`);
+    print(formatVersion());
+    return;
+  }
+  if (first === undefined) throw unknownCommand("a command is missing", undefined, names);
+  // citty skips flags before the command without a word, and looks names up in prototypes, too ("constructor").
+  if (first.startsWith("-")) throw unknownCommand(`${first}: a flag stands behind its command`, undefined, names);
+  if (!Object.hasOwn(app.commands, first))
+    throw unknownCommand(`${first}: no such command`, nearest(first, names), names);
+  const subCommands = Object.fromEntries(names.map((name) => [name, app.commands[name]!.load]));
+  // The root has no `run`: citty would run it as well.
+  await runCommand(defineCommand({ meta: { name: "walsync" }, subCommands }), { rawArgs: [first, ...rest] });
+}
+
+function unknownCommand(message: string, near: string | undefined, names: readonly string[]): WalsyncError {
+  const hint = near === undefined ? `Commands: ${names.join(", ")}. See walsync --help.` : `Did you mean ${near}?`;
+  return new WalsyncError("E_USAGE", message, { hint });
+}

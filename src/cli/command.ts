@@ -1,0 +1,97 @@
+/**
+ * What a command is made of: a table of flags and arguments, examples, and one function. Everything that is the same
+ * for all commands is here: strict parsing, --help, logging flags, settings from the environment, interruption.
+ */
+import { type CommandDef, defineCommand } from "citty";
+import { envLayer, type Origin, resolveSettings, type SettingValues } from "../config.ts";
+import { configureLog, detectTerminal, type LogFormat, type LogLevel, print } from "../log.ts";
+import {
+  asksForHelp,
+  type FlagTable,
+  flagLayer,
+  type PositionalTable,
+  type PositionalValues,
+  parseStrict,
+} from "./flags.ts";
+import { type Example, formatCommandHelp } from "./help.ts";
+import { interruption } from "./interrupt.ts";
+
+export interface CommandContext<F extends FlagTable, P extends PositionalTable> {
+  /** Value of each flag, by its name in camelCase: `--snapshot-interval` is `flags.snapshotInterval`, in ms. */
+  flags: SettingValues<F>;
+  positionals: PositionalValues<P>;
+  /** Who set each flag, by its name as typed: "snapshot-interval". */
+  origins: Record<string, Origin>;
+  env: Readonly<Record<string, string | undefined>>;
+  /**
+   * Aborts at the first SIGINT or SIGTERM, with an `Interrupted` as reason; a second one ends the process. A command
+   * that finishes its work and returns then exits 0, one that throws the reason exits as if killed by the signal.
+   * A command that never reads this property dies at the first signal, as programs do.
+   */
+  readonly signal: AbortSignal;
+}
+
+export interface WalsyncCommand<F extends FlagTable, P extends PositionalTable> {
+  meta: {
+    name: string;
+    /** One sentence, without a full stop. */
+    description: string;
+  };
+  flags: F;
+  positionals: P;
+  examples: readonly Example[];
+  run(context: CommandContext<F, P>): Promise<void> | void;
+}
+
+/** Flags of every command. Their names cannot be used in a command's own table. */
+export const COMMON_FLAGS = {
+  quiet: { type: "boolean", short: "q", description: "say only what is wrong" },
+  verbose: { type: "boolean", description: "say more, for finding faults" },
+  "log-format": {
+    type: "choice",
+    choices: ["text", "json"],
+    default: "text",
+    description: "how events are written to standard error",
+  },
+  help: { type: "boolean", short: "h", description: "this text" },
+} as const satisfies FlagTable;
+
+/** A command for citty's tree that refuses whatever its table does not describe. */
+export function defineWalsyncCommand<const F extends FlagTable, const P extends PositionalTable>(
+  command: WalsyncCommand<F, P>,
+): CommandDef {
+  const allFlags: F & typeof COMMON_FLAGS = { ...command.flags, ...COMMON_FLAGS };
+  return defineCommand({
+    meta: command.meta,
+    // No `args`: citty must not interpret them. It takes unknown flags, and the value of a mistyped one for an argument.
+    async run({ rawArgs }) {
+      if (asksForHelp(rawArgs)) {
+        print(formatCommandHelp({ ...command.meta, ...command, commonFlags: COMMON_FLAGS }));
+        return;
+      }
+      const env = process.env;
+      const given = parseStrict({ flags: allFlags, positionals: command.positionals }, rawArgs);
+      // Strongest first. The layer of a configuration file belongs behind the environment; its --config is in `given`.
+      const layers = [flagLayer(given.flags), envLayer(env)];
+      const common = resolveSettings(COMMON_FLAGS, layers).values;
+      configureLog({ ...detectTerminal(env), format: common.logFormat as LogFormat, level: logLevel(common) });
+      const resolved = resolveSettings(command.flags, layers);
+      await command.run({
+        flags: resolved.values,
+        positionals: given.positionals,
+        origins: resolved.origins,
+        env,
+        get signal() {
+          return interruption();
+        },
+      });
+    },
+  });
+}
+
+// --- internal ---
+
+function logLevel({ quiet, verbose }: { quiet: boolean; verbose: boolean }): LogLevel {
+  if (quiet) return "warn";
+  return verbose ? "debug" : "info";
+}

@@ -1,0 +1,49 @@
+/**
+ * An error as lines for the user. A fault of the world gets its code, message, causes and a hint; a bug gets its stack
+ * and a request to report it. Pure.
+ */
+import { messageOf, WalsyncError } from "../errors.ts";
+import { Interrupted } from "./interrupt.ts";
+
+/** "stray": nobody caught the error, so it is a bug whatever its class. */
+export function formatFailure(error: unknown, origin: "caught" | "stray" = "caught"): string[] {
+  if (error instanceof Interrupted) return [`walsync: ${error.message}`];
+  if (error instanceof WalsyncError && origin === "caught") {
+    return [
+      `walsync: ${error.code} ${messageOf(error)}`,
+      ...causesOf(error).map((cause) => `because: ${messageOf(cause)}`),
+      ...(error.hint === undefined ? [] : [`hint: ${error.hint}`]),
+    ];
+  }
+  return [
+    `walsync: bug: ${messageOf(error)}`,
+    ...causesOf(error).map((cause) => `because: ${messageOf(cause)}`),
+    ...(error instanceof Error && error.stack !== undefined ? [error.stack] : []),
+    "hint: This is a fault in walsync. Please report it with the lines above and the output of walsync --version.",
+  ];
+}
+
+// --- internal ---
+
+/** A chain longer than this explains nothing, and a chain may bite its tail. */
+const MAX_CAUSES = 8;
+
+/** The chain of causes, nearest first. Messages that only repeat the one before are left out. */
+function causesOf(error: unknown): unknown[] {
+  const causes: unknown[] = [];
+  const queue = directCauses(error);
+  let previous = messageOf(error);
+  for (let seen = 0; queue.length > 0 && seen < MAX_CAUSES; seen++) {
+    const cause = queue.shift();
+    if (messageOf(cause) !== previous) causes.push(cause);
+    previous = messageOf(cause);
+    queue.unshift(...directCauses(cause));
+  }
+  return causes;
+}
+
+function directCauses(error: unknown): unknown[] {
+  if (!(error instanceof Error)) return [];
+  const several = error instanceof AggregateError ? error.errors : [];
+  return error.cause === undefined ? [...several] : [error.cause, ...several];
+}

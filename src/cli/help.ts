@@ -1,0 +1,113 @@
+/** Writes --help: usage, arguments, every flag with its default and environment variable, examples. Pure. */
+import { table } from "../log.ts";
+import type { FlagDef, FlagTable, PositionalTable } from "./flags.ts";
+
+/** A command line and what it does. */
+export type Example = readonly [command: string, meaning: string];
+
+export interface CommandHelp {
+  name: string;
+  description: string;
+  flags: FlagTable;
+  /** Flags that every command has: listed last, under a heading of their own. */
+  commonFlags: FlagTable;
+  positionals: PositionalTable;
+  examples: readonly Example[];
+}
+
+export function formatCommandHelp(help: CommandHelp): string {
+  const positionals = Object.entries(help.positionals);
+  const required = Object.entries(help.flags).filter(([, def]) => def.required);
+  const usage = [
+    PROGRAM,
+    help.name,
+    ...positionals.map(([name, def]) => {
+      const word = `${name.toUpperCase()}${def.variadic ? "…" : ""}`;
+      return def.required ? word : `[${word}]`;
+    }),
+    ...required.map(([name, def]) => `${def.short === undefined ? `--${name}` : `-${def.short}`} ${placeholder(def)}`),
+    "[flags]",
+  ].join(" ");
+  return sections([
+    [`${help.description}.`],
+    ["Usage:", `  ${usage}`],
+    ["Arguments:", rows(positionals.map(([name, def]) => [name.toUpperCase(), def.description]))],
+    ["Flags:", rows(flagRows(help.flags))],
+    ["Common flags:", rows(flagRows(help.commonFlags))],
+    ["Examples:", ...help.examples.map(([command, meaning]) => `  # ${meaning}\n  ${command}`)],
+  ]);
+}
+
+export function formatRootHelp(
+  description: string,
+  commands: readonly (readonly [name: string, summary: string])[],
+): string {
+  return sections([
+    [`${description}.`],
+    ["Usage:", `  ${PROGRAM} COMMAND [arguments] [flags]`],
+    ["Commands:", rows(commands)],
+    [
+      "Flags:",
+      rows([
+        ["-h, --help", "help for walsync, or for a command written before it"],
+        ["-V, --version", "versions of walsync, Bun and SQLite"],
+      ]),
+    ],
+    [`${PROGRAM} COMMAND --help lists a command's flags, defaults and examples.`],
+  ]);
+}
+
+// --- internal ---
+
+const PROGRAM = "walsync";
+
+/** Sections that have nothing below their heading are left out. */
+function sections(parts: readonly (readonly string[])[]): string {
+  return parts
+    .filter((part) => part[0]!.endsWith(":") === false || part.slice(1).some((text) => text !== ""))
+    .map((part) => part.join("\n"))
+    .join("\n\n");
+}
+
+function rows(cells: readonly (readonly string[])[]): string {
+  return cells.length === 0 ? "" : table(cells).replaceAll(/^/gm, "  ");
+}
+
+function flagRows(flags: FlagTable): string[][] {
+  return Object.entries(flags).map(([name, def]) => {
+    const long = def.negatable ? `--[no-]${name}` : `--${name}`;
+    const value = def.type === "boolean" ? "" : ` ${placeholder(def)}`;
+    return [`${def.short === undefined ? "    " : `-${def.short}, `}${long}${value}`, describe(def)];
+  });
+}
+
+function placeholder(def: FlagDef): string {
+  if (def.placeholder !== undefined) return def.placeholder;
+  switch (def.type) {
+    case "boolean":
+      return "";
+    case "string":
+      return "TEXT";
+    case "integer":
+      return "N";
+    case "duration":
+      return "TIME";
+    case "size":
+      return "SIZE";
+    case "choice":
+      return def.choices.join("|");
+  }
+}
+
+function describe(def: FlagDef): string {
+  const notes = [
+    def.required ? "required" : "",
+    def.default === undefined
+      ? ""
+      : def.type === "boolean"
+        ? `default ${def.default ? "on" : "off"}`
+        : `default ${def.default}`,
+    def.env === undefined ? "" : `env ${def.env}`,
+  ].filter((note) => note !== "");
+  return notes.length === 0 ? def.description : `${def.description} (${notes.join(", ")})`;
+}

@@ -1,0 +1,540 @@
+/**
+ * A directory as a destination: a local disk, or a network file system.
+ *
+ * A key is a path below the root. Files appear complete or not at all: each is written under a temporary name in its
+ * own folder, synced, and then given its name with `link` (never replaces) or `rename` (replaces). Symbolic links
+ * below the root are not followed: whoever may write there must not be able to point walsync at other files. The root
+ * itself may be one.
+ *
+ * Against other processes: "absent" needs no lock, since `link` fails if the name exists. Replacing takes a lock file
+ * beside the key for the moment of looking at the old file and renaming the new one over it. `remove` takes none.
+ */
+import { randomBytes } from "node:crypto";
+import { constants, type Stats } from "node:fs";
+import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
+import { dirname, join, resolve } from "node:path";
+import { KiB } from "../bytes.ts";
+import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { readOnce, resolveRange } from "./chunks.ts";
+import type {
+  Capabilities,
+  Destination,
+  ListOptions,
+  ObjectBody,
+  ObjectHead,
+  ObjectInfo,
+  ReadOptions,
+  WriteOptions,
+  WriteResult,
+  WriteSource,
+} from "./destination.ts";
+import { compareKeys, isOwnFileName, LOCK_FILE_PREFIX, requireKey, requirePrefix, TEMP_FILE_PREFIX } from "./keys.ts";
+
+const CHUNK_SIZE = 256 * KiB;
+const FOLDER_MODE = 0o700;
+const FILE_MODE = 0o600;
+/** A lock is held for two system calls. One this old was left by a process that died in between. */
+const LOCK_STALE_MS = 10_000;
+const LOCK_POLL_MS = 5;
+const LOCK_WAIT_MAX_MS = 20_000;
+
+export class DirectoryDestination implements Destination {
+  readonly url: string;
+  readonly capabilities: Capabilities = { metadata: false };
+  readonly #root: string;
+
+  /** `rootPath` is created at the first write or by `prepare`, not here. */
+  constructor(rootPath: string) {
+    this.#root = resolve(rootPath);
+    this.url = this.#root;
+  }
+
+  async prepare(options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    options.signal?.throwIfAborted();
+    try {
+      await ensureFolder(this.#root);
+      const probePath = join(this.#root, temporaryName());
+      await (await open(probePath, "wx", FILE_MODE)).close();
+      await unlink(probePath);
+    } catch (error) {
+      throw this.#fault(error, "", "a directory that can be written to");
+    }
+  }
+
+  async *list(prefix: string, options: ListOptions = {}): AsyncGenerator<ObjectInfo> {
+    requirePrefix(this.url, prefix);
+    options.signal?.throwIfAborted();
+    await this.#requireRoot();
+    yield* this.#listFolder(prefix, options);
+  }
+
+  async *listFolders(prefix: string, options: { signal?: AbortSignal | undefined } = {}): AsyncGenerator<string> {
+    requirePrefix(this.url, prefix);
+    options.signal?.throwIfAborted();
+    await this.#requireRoot();
+    for (const entry of await this.#entries(prefix)) {
+      options.signal?.throwIfAborted();
+      // A folder is one only if there is a key in it, as in a bucket.
+      if (entry.isFolder && (await this.#holdsKeys(`${prefix}${entry.sortName}`))) yield entry.sortName.slice(0, -1);
+    }
+  }
+
+  async head(key: string, options: { signal?: AbortSignal | undefined } = {}): Promise<ObjectHead | null> {
+    requireKey(this.url, key);
+    options.signal?.throwIfAborted();
+    const stats = await this.#statKey(key);
+    if (stats === null) return null;
+    return { ...infoOf(key, stats), metadata: {} };
+  }
+
+  async read(key: string, options: ReadOptions = {}): Promise<ObjectBody | null> {
+    requireKey(this.url, key);
+    const { signal } = options;
+    signal?.throwIfAborted();
+    if ((await this.#statKey(key)) === null) return null;
+    let file: FileHandle;
+    let stats: Stats;
+    try {
+      file = await open(this.#path(key), constants.O_RDONLY | constants.O_NOFOLLOW);
+    } catch (error) {
+      if (errnoOf(error) === "ENOENT") return null; // Removed since we looked.
+      throw this.#fault(error, key, "a file that can be read");
+    }
+    try {
+      stats = await file.stat();
+    } catch (error) {
+      await file.close();
+      throw this.#fault(error, key, "a file that can be read");
+    }
+    const { first, end } = resolveRange(options.range, stats.size);
+    const buffer = Buffer.allocUnsafeSlow(Math.max(1, Math.min(CHUNK_SIZE, end - first)));
+    let position = first;
+    const chunks = readOnce(
+      async () => {
+        signal?.throwIfAborted();
+        if (position >= end) return null;
+        const wanted = Math.min(buffer.length, end - position);
+        let bytesRead: number;
+        try {
+          ({ bytesRead } = await file.read(buffer, 0, wanted, position));
+        } catch (error) {
+          throw this.#fault(error, key, "a file that can be read");
+        }
+        if (bytesRead === 0) {
+          const found = `it ends at ${position}`;
+          throw new DestinationError(`${this.#name(key)}: expected ${stats.size} bytes, found that ${found}`, {
+            retryable: true,
+          });
+        }
+        position += bytesRead;
+        return buffer.subarray(0, bytesRead);
+      },
+      () => file.close(),
+    );
+    return { ...infoOf(key, stats), metadata: {}, chunks };
+  }
+
+  async write(key: string, source: WriteSource, options: WriteOptions = {}): Promise<WriteResult> {
+    requireKey(this.url, key);
+    const { condition, signal } = options;
+    signal?.throwIfAborted();
+    try {
+      await this.#refuseLinkedFolders(key);
+      // Looking first spares the copy; `publish` decides.
+      if (condition === "absent" && (await lstatOrNull(this.#path(key))) !== null) return { kind: "refused" };
+      const folder = dirname(this.#path(key));
+      const { file, path: temporaryPath } = await createTemporary(folder);
+      try {
+        let stats: Stats;
+        try {
+          await copyInto(file, source, options);
+          // A modification time that no other write of this key has: kernels stamp files with a clock that stands
+          // still for milliseconds, and file numbers are used again, so size, time and number alone could repeat.
+          const now = (performance.timeOrigin + performance.now()) / 1000;
+          await file.utimes(now, now);
+          await file.sync();
+          stats = await file.stat();
+        } finally {
+          await file.close();
+        }
+        signal?.throwIfAborted();
+        const published = await this.#publish(temporaryPath, this.#path(key), condition);
+        if (!published) return { kind: "refused" };
+        await syncFolder(folder);
+        return { kind: "written", etag: etagOf(stats) };
+      } finally {
+        // After `rename` it is gone; after `link` or a failure it is not.
+        await unlinkIfThere(temporaryPath);
+      }
+    } catch (error) {
+      if (signal?.aborted && error === signal.reason) throw error;
+      throw this.#fault(error, key, "a file that can be written");
+    }
+  }
+
+  async remove(keys: readonly string[], options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    for (const key of keys) requireKey(this.url, key);
+    await this.#requireRoot();
+    const folders = new Set<string>();
+    for (const key of keys) {
+      options.signal?.throwIfAborted();
+      try {
+        await this.#refuseLinkedFolders(key);
+        await unlinkIfThere(this.#path(key));
+      } catch (error) {
+        throw this.#fault(error, key, "a file that can be removed");
+      }
+      folders.add(dirname(this.#path(key)));
+    }
+    for (const folder of folders) await this.#removeIfEmpty(folder);
+  }
+
+  close(): void {
+    // Nothing stays open between calls.
+  }
+
+  // --- internal ---
+
+  #path(key: string): string {
+    return join(this.#root, key);
+  }
+
+  #name(key: string): string {
+    return key === "" ? this.url : join(this.url, key);
+  }
+
+  #fault(error: unknown, key: string, expected: string): Error {
+    if (error instanceof WalsyncError || errnoOf(error) === undefined) return error as Error;
+    const errno = errnoOf(error) ?? "";
+    return new DestinationError(`${this.#name(key)}: expected ${expected}, found ${messageOf(error)}`, {
+      retryable: MAY_HEAL.has(errno),
+      hint: HINTS[errno],
+      cause: error,
+    });
+  }
+
+  async #requireRoot(): Promise<void> {
+    let stats: Stats;
+    try {
+      stats = await stat(this.#root);
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw this.#fault(error, "", "a directory that can be read");
+      throw new DestinationError(`${this.url}: expected a directory, found that it does not exist`, {
+        retryable: false,
+        hint: "Check the path; the directory is created by the first upload.",
+        cause: error,
+      });
+    }
+    if (!stats.isDirectory()) {
+      throw new DestinationError(`${this.url}: expected a directory, found something else`, { retryable: false });
+    }
+  }
+
+  /** Throws if a folder on the way from the root to `key` is a symbolic link. Folders may be missing. */
+  async #refuseLinkedFolders(key: string): Promise<void> {
+    for (let slash = key.indexOf("/"); slash !== -1; slash = key.indexOf("/", slash + 1)) {
+      const folder = key.slice(0, slash);
+      const stats = await lstatOrNull(this.#path(folder));
+      if (stats === null) return;
+      if (stats.isSymbolicLink()) throw this.#linkFault(folder);
+    }
+  }
+
+  #linkFault(key: string): DestinationError {
+    return new DestinationError(`${this.#name(key)}: expected a file or folder, found a symbolic link`, {
+      retryable: false,
+      hint: "Links inside a destination are not followed; make the destination itself the link instead.",
+    });
+  }
+
+  async #statKey(key: string): Promise<Stats | null> {
+    try {
+      await this.#refuseLinkedFolders(key);
+      const stats = await lstatOrNull(this.#path(key));
+      if (stats === null) {
+        await this.#requireRoot();
+        return null;
+      }
+      if (stats.isSymbolicLink()) throw this.#linkFault(key);
+      return stats.isFile() ? stats : null; // "a" is no key where "a/b" is one.
+    } catch (error) {
+      throw this.#fault(error, key, "a file that can be read");
+    }
+  }
+
+  /** Files and folders directly in `prefix`, sorted as the keys they begin: "a.b" is before "a/b", "a0" behind it. */
+  async #entries(prefix: string): Promise<Entry[]> {
+    try {
+      await this.#refuseLinkedFolders(prefix);
+      const found = await readdir(join(this.#root, prefix), { withFileTypes: true });
+      const entries: Entry[] = [];
+      for (const entry of found) {
+        if (isOwnFileName(entry.name)) continue;
+        if (entry.isFile()) entries.push({ sortName: entry.name, isFolder: false });
+        else if (entry.isDirectory()) entries.push({ sortName: `${entry.name}/`, isFolder: true });
+      }
+      return entries.sort((a, b) => compareKeys(a.sortName, b.sortName));
+    } catch (error) {
+      const errno = errnoOf(error);
+      if (errno === "ENOENT" || errno === "ENOTDIR") return []; // No such prefix, or removed since we looked.
+      throw this.#fault(error, prefix, "a directory that can be read");
+    }
+  }
+
+  async *#listFolder(prefix: string, options: ListOptions): AsyncGenerator<ObjectInfo> {
+    const { startAfter, signal } = options;
+    for (const entry of await this.#entries(prefix)) {
+      signal?.throwIfAborted();
+      const key = `${prefix}${entry.sortName}`;
+      const isBehind = startAfter === undefined || compareKeys(key, startAfter) > 0;
+      if (entry.isFolder) {
+        if (isBehind || startAfter?.startsWith(key)) yield* this.#listFolder(key, options);
+      } else if (isBehind) {
+        let stats: Stats | null;
+        try {
+          stats = await lstatOrNull(this.#path(key));
+        } catch (error) {
+          throw this.#fault(error, key, "a file that can be read");
+        }
+        if (stats?.isFile()) yield infoOf(key, stats);
+      }
+    }
+  }
+
+  async #holdsKeys(prefix: string): Promise<boolean> {
+    const entries = await this.#entries(prefix);
+    if (entries.some((entry) => !entry.isFolder)) return true;
+    for (const entry of entries) if (await this.#holdsKeys(`${prefix}${entry.sortName}`)) return true;
+    return false;
+  }
+
+  /** Gives the temporary file its name. False: the condition did not hold. */
+  async #publish(temporaryPath: string, path: string, condition: WriteOptions["condition"]): Promise<boolean> {
+    if (condition === "absent") {
+      try {
+        await link(temporaryPath, path);
+        return true;
+      } catch (error) {
+        const errno = errnoOf(error) ?? "";
+        if (errno === "EEXIST") return false;
+        if (!NO_HARD_LINKS.has(errno)) throw error;
+        // This file system has no hard links. Under the lock, every walsync that writes here waits for the others.
+      }
+    }
+    return await withLock(path, async () => {
+      if (condition !== undefined) {
+        const stats = await lstatOrNull(path);
+        const holds = condition === "absent" ? stats === null : stats !== null && etagOf(stats) === condition.etag;
+        if (!holds) return false;
+      }
+      await rename(temporaryPath, path);
+      return true;
+    });
+  }
+
+  /** Removes folders that became empty, up to the root: a bucket has no empty folders. */
+  async #removeIfEmpty(startFolder: string): Promise<void> {
+    for (let folder = startFolder; folder.length > this.#root.length; folder = dirname(folder)) {
+      try {
+        await rmdir(folder);
+      } catch (error) {
+        const errno = errnoOf(error) ?? "";
+        if (errno === "ENOENT") continue;
+        try {
+          // Still in use, as far as anybody can tell: what was removed inside it must stay removed.
+          await syncFolder(folder);
+          return;
+        } catch (syncError) {
+          throw this.#fault(syncError, "", "a directory that can be synced");
+        }
+      }
+    }
+    try {
+      await syncFolder(this.#root);
+    } catch (error) {
+      throw this.#fault(error, "", "a directory that can be synced");
+    }
+  }
+}
+
+interface Entry {
+  /** The name; a folder's ends with "/", so that sorting entries sorts keys. */
+  sortName: string;
+  isFolder: boolean;
+}
+
+/** Errors that may pass without anybody changing anything here: a busy or absent disk or server, somebody tidying up. */
+const MAY_HEAL = new Set([
+  ..."EAGAIN EBUSY EDQUOT EHOSTDOWN EHOSTUNREACH EINTR EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENOMEM".split(" "),
+  ..."ENOSPC ENOTCONN ESTALE ETIMEDOUT ETXTBSY".split(" "),
+]);
+const NO_HARD_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"]);
+
+const HINTS: Partial<Record<string, string>> = {
+  EACCES: "Give this user the right to read and write there.",
+  EPERM: "Give this user the right to read and write there.",
+  EROFS: "The file system is mounted read-only.",
+  ENOSPC: "Free some space there.",
+  EDQUOT: "Free some space there, or raise the quota.",
+  ENOTDIR: "A part of the path is a file.",
+};
+
+function infoOf(key: string, stats: Stats): ObjectInfo {
+  return { key, sizeBytes: stats.size, modifiedAt: stats.mtime, etag: etagOf(stats) };
+}
+
+/** Every write makes a new file with its own time (see `write`), so this differs whenever the content may. */
+function etagOf(stats: Stats): string {
+  return `${stats.size.toString(16)}-${Math.round(stats.mtimeMs * 1000).toString(16)}-${stats.ino.toString(16)}`;
+}
+
+async function lstatOrNull(path: string): Promise<Stats | null> {
+  try {
+    return await lstat(path);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "ENOENT" || errno === "ENOTDIR") return null;
+    throw error;
+  }
+}
+
+function temporaryName(): string {
+  return `${TEMP_FILE_PREFIX}${randomBytes(8).toString("hex")}`;
+}
+
+async function createTemporary(folder: string): Promise<{ file: FileHandle; path: string }> {
+  const path = join(folder, temporaryName());
+  // Three times: another process may remove the folder, empty as it is, between our making it and our using it.
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return { file: await open(path, "wx", FILE_MODE), path };
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT" || attempt > 3) throw error;
+      await ensureFolder(folder);
+    }
+  }
+}
+
+/** As `mkdir -p`, and what it made survives a power loss. */
+async function ensureFolder(folder: string): Promise<void> {
+  try {
+    await mkdir(folder, { mode: FOLDER_MODE });
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno === "EEXIST") {
+      if (!(await stat(folder)).isDirectory()) throw error;
+      return;
+    }
+    if (errno !== "ENOENT" || dirname(folder) === folder) throw error;
+    await ensureFolder(dirname(folder));
+    await ensureFolder(folder);
+    return;
+  }
+  await syncFolder(dirname(folder));
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, constants.O_RDONLY);
+  try {
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+}
+
+async function unlinkIfThere(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno !== "ENOENT" && errno !== "ENOTDIR") throw error;
+  }
+}
+
+async function copyInto(file: FileHandle, source: WriteSource, options: WriteOptions): Promise<void> {
+  if (source.kind === "bytes") {
+    await writeFully(file, source.bytes);
+    options.onProgress?.(source.bytes.length);
+    return;
+  }
+  // A source that cannot be read is a fault of the local disk, not of the destination.
+  let from: FileHandle;
+  try {
+    from = await open(source.path, constants.O_RDONLY);
+  } catch (error) {
+    throw sourceFault(source.path, `a file that can be read, found ${messageOf(error)}`, error);
+  }
+  try {
+    const buffer = Buffer.allocUnsafeSlow(Math.max(1, Math.min(CHUNK_SIZE, source.sizeBytes)));
+    for (let position = 0; position < source.sizeBytes; ) {
+      options.signal?.throwIfAborted();
+      const wanted = Math.min(buffer.length, source.sizeBytes - position);
+      let bytesRead: number;
+      try {
+        ({ bytesRead } = await from.read(buffer, 0, wanted, position));
+      } catch (error) {
+        throw sourceFault(source.path, `a file that can be read, found ${messageOf(error)}`, error);
+      }
+      if (bytesRead === 0) throw sourceFault(source.path, `${source.sizeBytes} bytes, found ${position}`);
+      await writeFully(file, buffer.subarray(0, bytesRead));
+      position += bytesRead;
+      options.onProgress?.(position);
+    }
+  } finally {
+    await from.close();
+  }
+}
+
+function sourceFault(path: string, expectedAndFound: string, cause?: unknown): WalsyncError {
+  return new WalsyncError("E_DISK", `${path}: expected ${expectedAndFound}`, { cause });
+}
+
+async function writeFully(file: FileHandle, bytes: Uint8Array): Promise<void> {
+  for (let offset = 0; offset < bytes.length; ) {
+    const { bytesWritten } = await file.write(bytes, offset, bytes.length - offset, null);
+    offset += bytesWritten;
+  }
+}
+
+/**
+ * Runs `action` while holding the lock of `path`: a file that only one process can create. A lock whose owner died is
+ * taken over once it is old: renaming it away succeeds for one process only.
+ */
+async function withLock<T>(path: string, action: () => Promise<T>): Promise<T> {
+  const lockPath = join(dirname(path), `${LOCK_FILE_PREFIX}${path.slice(dirname(path).length + 1)}`.slice(0, 250));
+  const deadline = performance.now() + LOCK_WAIT_MAX_MS;
+  for (;;) {
+    try {
+      await (await open(lockPath, "wx", FILE_MODE)).close();
+      break;
+    } catch (error) {
+      if (errnoOf(error) !== "EEXIST") throw error;
+    }
+    const stats = await lstatOrNull(lockPath);
+    if (stats !== null && Date.now() - stats.mtimeMs > LOCK_STALE_MS) await takeAwayStaleLock(lockPath, stats.ino);
+    else if (performance.now() > deadline) {
+      throw new DestinationError(`${path}: expected its lock to become free, found ${lockPath} still there`, {
+        retryable: true,
+        hint: "Another process writes here all the time, or the clocks of two machines differ.",
+      });
+    } else await Bun.sleep(LOCK_POLL_MS * (1 + Math.random()));
+  }
+  try {
+    return await action();
+  } finally {
+    await unlinkIfThere(lockPath);
+  }
+}
+
+async function takeAwayStaleLock(lockPath: string, staleIno: number): Promise<void> {
+  const awayPath = join(dirname(lockPath), temporaryName());
+  try {
+    await rename(lockPath, awayPath);
+    // Somebody else may have taken the stale one away and locked anew in between. Give that lock back.
+    if ((await lstat(awayPath)).ino !== staleIno) await link(awayPath, lockPath);
+  } catch (error) {
+    const errno = errnoOf(error);
+    if (errno !== "ENOENT" && errno !== "EEXIST") throw error;
+  }
+  await unlinkIfThere(awayPath);
+}

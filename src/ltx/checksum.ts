@@ -1,0 +1,158 @@
+/**
+ * CRC-64/ISO as LTX uses it, and the running database checksum made of it.
+ * Promise: update() reads each byte once and allocates nothing, so it keeps pace with the disk (more than 1 GB/s).
+ * Spec: https://github.com/superfly/ltx (checksums); polynomial 0xD800000000000000 reflected, init and xorout all ones.
+ *
+ * A u64 is kept as two u32 halves: bigint arithmetic would allocate for every eight bytes.
+ */
+
+/** Bit 63. Set on every stored checksum, so that a checksum is never zero. */
+export const CHECKSUM_FLAG = 1n << 63n;
+
+/** The database checksum of a database without pages. */
+export const EMPTY_DATABASE_CHECKSUM = CHECKSUM_FLAG;
+
+/** A u64 in two unsigned 32-bit halves. */
+export interface U64Halves {
+  hi: number;
+  lo: number;
+}
+
+/** A CRC-64 over any number of pieces. */
+export class Crc64 {
+  // Signed 32-bit on purpose: the engine keeps those unboxed. The xorout is applied in digest().
+  #state: U64Halves = { hi: -1, lo: -1 };
+
+  /** Adds `bytes[start, end)`. */
+  update(bytes: Uint8Array, start = 0, end = bytes.length): void {
+    advance(this.#state, bytes, start, end);
+  }
+
+  /** The CRC of everything added so far. Does not disturb the state. */
+  digest(): bigint {
+    return joinHalves(~this.#state.hi >>> 0, ~this.#state.lo >>> 0);
+  }
+
+  /** Starts again from nothing. */
+  reset(): void {
+    this.#state.hi = -1;
+    this.#state.lo = -1;
+  }
+}
+
+/**
+ * Writes CRC(pgno as big-endian u32, page) into `into`: what one page adds to the database checksum.
+ * Bit 63 is the CRC's own; it counts nowhere, because stored checksums always have it set.
+ */
+export function pageChecksum(pgno: number, page: Uint8Array, into: U64Halves): void {
+  into.hi = -1;
+  into.lo = -1;
+  advanceByte(into, pgno >>> 24);
+  advanceByte(into, (pgno >>> 16) & 0xff);
+  advanceByte(into, (pgno >>> 8) & 0xff);
+  advanceByte(into, pgno & 0xff);
+  advance(into, page, 0, page.length);
+  into.hi = ~into.hi >>> 0;
+  into.lo = ~into.lo >>> 0;
+}
+
+/**
+ * The database checksum while pages come and go: the XOR of every page's checksum, bit 63 set.
+ * XOR is its own inverse: to replace a page, add the old checksum once more and then the new one.
+ */
+export class ChecksumAccumulator {
+  #hi = 0;
+  #lo = 0;
+
+  /** Adds or removes a page by the halves that `pageChecksum` gave. */
+  xorPage(hi: number, lo: number): void {
+    this.#hi ^= hi;
+    this.#lo ^= lo;
+  }
+
+  /** The database checksum. Without pages it is the flag alone. */
+  value(): bigint {
+    return CHECKSUM_FLAG | joinHalves(this.#hi >>> 0, this.#lo >>> 0);
+  }
+
+  /** Continues from a database checksum. */
+  set(checksum: bigint): void {
+    this.#hi = Number((checksum >> 32n) & 0xffffffffn);
+    this.#lo = Number(checksum & 0xffffffffn);
+  }
+
+  /** Back to the database without pages. */
+  reset(): void {
+    this.#hi = 0;
+    this.#lo = 0;
+  }
+}
+
+/** The u64 of two unsigned halves. */
+export function joinHalves(hi: number, lo: number): bigint {
+  return (BigInt(hi) << 32n) | BigInt(lo);
+}
+
+// --- internal ---
+
+const POLYNOMIAL_HI = 0xd8000000;
+
+// Slicing by 8: table k gives the CRC effect of a byte that is followed by k zero bytes.
+const HI = Array.from({ length: 8 }, () => new Uint32Array(256));
+const LO = Array.from({ length: 8 }, () => new Uint32Array(256));
+
+for (let byte = 0; byte < 256; byte++) {
+  let hi = 0;
+  let lo = byte;
+  for (let bit = 0; bit < 8; bit++) {
+    const out = lo & 1;
+    lo = ((lo >>> 1) | (hi << 31)) >>> 0;
+    hi = ((hi >>> 1) ^ (out ? POLYNOMIAL_HI : 0)) >>> 0;
+  }
+  HI[0]![byte] = hi;
+  LO[0]![byte] = lo;
+}
+for (let k = 1; k < 8; k++) {
+  for (let byte = 0; byte < 256; byte++) {
+    const hi = HI[k - 1]![byte]!;
+    const lo = LO[k - 1]![byte]!;
+    HI[k]![byte] = (hi >>> 8) ^ HI[0]![lo & 0xff]!;
+    LO[k]![byte] = ((lo >>> 8) | (hi << 24)) ^ LO[0]![lo & 0xff]!;
+  }
+}
+
+const [H0, H1, H2, H3, H4, H5, H6, H7] = HI as [T, T, T, T, T, T, T, T];
+const [L0, L1, L2, L3, L4, L5, L6, L7] = LO as [T, T, T, T, T, T, T, T];
+type T = Uint32Array<ArrayBuffer>;
+
+function advanceByte(state: U64Halves, byte: number): void {
+  const index = (state.lo ^ byte) & 0xff;
+  state.lo = ((state.lo >>> 8) | (state.hi << 24)) ^ L0[index]!;
+  state.hi = (state.hi >>> 8) ^ H0[index]!;
+}
+
+/** Moves `state` (without xorout) over `bytes[start, end)`. */
+function advance(state: U64Halves, bytes: Uint8Array, start: number, end: number): void {
+  let hi = state.hi | 0;
+  let lo = state.lo | 0;
+  let at = start;
+  for (const last = end - 8; at <= last; at += 8) {
+    const a = (lo ^ bytes[at]!) & 0xff;
+    const b = ((lo >>> 8) ^ bytes[at + 1]!) & 0xff;
+    const c = ((lo >>> 16) ^ bytes[at + 2]!) & 0xff;
+    const d = (lo >>> 24) ^ bytes[at + 3]!;
+    const e = (hi ^ bytes[at + 4]!) & 0xff;
+    const f = ((hi >>> 8) ^ bytes[at + 5]!) & 0xff;
+    const g = ((hi >>> 16) ^ bytes[at + 6]!) & 0xff;
+    const h = (hi >>> 24) ^ bytes[at + 7]!;
+    hi = H7[a]! ^ H6[b]! ^ H5[c]! ^ H4[d]! ^ H3[e]! ^ H2[f]! ^ H1[g]! ^ H0[h]!;
+    lo = L7[a]! ^ L6[b]! ^ L5[c]! ^ L4[d]! ^ L3[e]! ^ L2[f]! ^ L1[g]! ^ L0[h]!;
+  }
+  for (; at < end; at++) {
+    const index = (lo ^ bytes[at]!) & 0xff;
+    lo = ((lo >>> 8) | (hi << 24)) ^ L0[index]!;
+    hi = (hi >>> 8) ^ H0[index]!;
+  }
+  state.hi = hi;
+  state.lo = lo;
+}

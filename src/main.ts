@@ -1,0 +1,12 @@
+/** Entry of the program: the list of commands. What happens around them is in `cli/app.ts`. */
+import { type App, exitOnStrayErrors, runApp } from "./cli/app.ts";
+
+// Literal imports, so that the bundler sees them; functions, so that --help does not pay for the AWS SDK.
+const app: App = {
+  description: "Continuous replication of live SQLite databases to S3-compatible storage, and restore to any moment",
+  commands: {},
+};
+
+exitOnStrayErrors();
+// Exits even if a connection or timer is still open: the work is done, and everything printed is written already.
+process.exit(await runApp(app, process.argv.slice(2)));

@@ -1,0 +1,141 @@
+/**
+ * From all pages of a pinned database to one LTX file: a snapshot, or a resync that ships only pages that differ from
+ * the page table. Streams, and lets other databases have their turn between parts.
+ */
+import { MiB } from "../bytes.ts";
+import { WalsyncError } from "../errors.ts";
+import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
+import type { LtxHeader } from "../ltx/format.ts";
+import type { Txid } from "../ltx/txid.ts";
+import type { PinnedDatabase } from "../sqlite/database.ts";
+import { readPages, type WalOverlay } from "../sqlite/page-source.ts";
+import type { WalIndexHead } from "../sqlite/wal-index.ts";
+import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import type { Outbox, OutboxFile } from "./outbox.ts";
+import type { PageTable, PageTableWriter } from "./page-table.ts";
+
+/** One commit of a database, held by its pin. */
+export interface PinnedState {
+  head: WalIndexHead;
+  overlay: WalOverlay | null;
+  /** Where capture goes on from; null while the WAL is empty and has no generation yet. */
+  cursor: WalCursor | null;
+}
+
+export type ScanProgress = (doneBytes: number, totalBytes: number) => void;
+
+/**
+ * Pins the newest commit and tells exactly which one it is. Throws E_WAL if the WAL cannot be read up to it.
+ */
+export function pinState(database: PinnedDatabase): PinnedState {
+  for (let attempt = 0; attempt < PIN_ATTEMPTS; attempt++) {
+    const before = database.walIndex();
+    database.repin();
+    const head = database.walIndex();
+    // The pin is at `head` only if nothing was committed around it.
+    if (before.changeCount !== head.changeCount || before.salt1 !== head.salt1) continue;
+    const header = readWalHeader(database.walFd);
+    const sameGeneration = header !== null && header.salt1 === head.salt1 && header.salt2 === head.salt2;
+    if (head.frameCount === 0) return { head, overlay: null, cursor: sameGeneration ? cursorAtStart(header) : null };
+    if (!sameGeneration) continue;
+    const scan = scanWal(database.walFd, database.pageSize, cursorAtStart(header), head.frameCount);
+    if (scan.frameCount !== head.frameCount) continue;
+    // Copied back completely: the file itself is the state, and the next writer may restart the WAL.
+    const overlay = head.backfilled >= head.frameCount ? null : { cursor: scan.end, pages: scan.pages };
+    return { head, overlay, cursor: scan.end };
+  }
+  throw new WalsyncError("E_WAL", `${database.path}: expected a WAL that can be read to its last commit, found none`, {
+    hint: "Run PRAGMA wal_checkpoint and PRAGMA integrity_check on the database.",
+  });
+}
+
+/** Stages a snapshot of `state` as 1-`txid`, and builds the page table if asked to (the first snapshot). */
+export async function stageSnapshot(
+  database: PinnedDatabase,
+  state: PinnedState,
+  outbox: Outbox,
+  txid: Txid,
+  timestampMs: number,
+  tableWriter: PageTableWriter | null,
+  onProgress?: ScanProgress,
+): Promise<{ file: OutboxFile; checksum: bigint }> {
+  const header = headerOf(database, state, { minTxid: 1n, maxTxid: txid, preApplyChecksum: 0n, timestampMs });
+  return scanInto(database, state, outbox, header, null, tableWriter, onProgress);
+}
+
+/** Stages every page that differs from `known` as increment `txid`; without a table, every page. */
+export async function stageResync(
+  database: PinnedDatabase,
+  state: PinnedState,
+  outbox: Outbox,
+  txid: Txid,
+  timestampMs: number,
+  preApplyChecksum: bigint,
+  known: PageTable | null,
+  tableWriter: PageTableWriter,
+): Promise<{ file: OutboxFile; checksum: bigint }> {
+  const header = headerOf(database, state, { minTxid: txid, maxTxid: txid, preApplyChecksum, timestampMs });
+  return scanInto(database, state, outbox, header, known, tableWriter);
+}
+
+// --- internal ---
+
+const PIN_ATTEMPTS = 50;
+/** How much is read before others get their turn: a few milliseconds of work. */
+const TURN_SIZE = 2 * MiB;
+
+function headerOf(
+  database: PinnedDatabase,
+  state: PinnedState,
+  range: Pick<LtxHeader, "minTxid" | "maxTxid" | "preApplyChecksum" | "timestampMs">,
+): LtxHeader {
+  return {
+    flags: 0,
+    pageSize: database.pageSize,
+    commit: state.head.commit,
+    walOffset: 0,
+    walSize: 0,
+    salt1: 0,
+    salt2: 0,
+    nodeId: 0n,
+    ...range,
+  };
+}
+
+async function scanInto(
+  database: PinnedDatabase,
+  state: PinnedState,
+  outbox: Outbox,
+  header: LtxHeader,
+  known: PageTable | null,
+  tableWriter: PageTableWriter | null,
+  onProgress?: ScanProgress,
+): Promise<{ file: OutboxFile; checksum: bigint }> {
+  const { commit } = state.head;
+  const staging = outbox.stage(header, 0);
+  try {
+    const total = new ChecksumAccumulator();
+    const sum: U64Halves = { hi: 0, lo: 0 };
+    const turnPages = Math.max(1, Math.floor(TURN_SIZE / database.pageSize));
+    for (let first = 1; first <= commit; first += turnPages) {
+      const last = Math.min(commit, first + turnPages - 1);
+      readPages(database, state.overlay, first, last, (pgno, page) => {
+        pageChecksum(pgno, page, sum);
+        total.xorPage(sum.hi, sum.lo);
+        tableWriter?.add(pgno, sum.hi, sum.lo);
+        if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page);
+      });
+      onProgress?.(last * database.pageSize, commit * database.pageSize);
+      await nextTurn();
+    }
+    const checksum = total.value();
+    return { file: staging.commit(checksum), checksum };
+  } catch (error) {
+    staging.abort();
+    throw error;
+  }
+}
+
+function nextTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}

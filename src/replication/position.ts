@@ -1,0 +1,78 @@
+/**
+ * How far one database is replicated to one destination: position.json in its state folder.
+ * Written only after the destination acknowledged, and always durably. The newest file of the outbox may be ahead of it.
+ */
+import { readFileSync } from "node:fs";
+import { errnoOf, WalsyncError } from "../errors.ts";
+import type { Txid } from "../ltx/txid.ts";
+import type { WalCursor } from "../sqlite/wal-reader.ts";
+import { writeFileDurably } from "./durable.ts";
+
+/** The state after the newest captured transaction. */
+export interface Captured {
+  txid: Txid;
+  /** Database checksum: the post-apply checksum of the file with this txid. */
+  checksum: bigint;
+  /** Database size in pages. */
+  commit: number;
+  pageSize: number;
+  /** Behind the last captured frame; null when only a comparison of the whole database can go on from here. */
+  cursor: WalCursor | null;
+  /** The WAL index's count of commits at the cursor, if it was known. */
+  changeCount: number | null;
+}
+
+export interface Position {
+  /** The destination and name this position is about. Never holds secrets. */
+  destination: string;
+  name: string;
+  /** Newest txid that the destination acknowledged; 0 before the first. */
+  shippedTxid: Txid;
+  /** Txid and time of the newest snapshot that was shipped; 0 before the first. */
+  snapshotTxid: Txid;
+  snapshotAtMs: number;
+  captured: Captured;
+}
+
+/** The position at `path`, or null if there is none. Throws E_INTEGRITY if the file is not a position. */
+export function readPosition(path: string): Position | null {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return null;
+    throw new WalsyncError("E_DISK", `${path}: cannot be read`, { cause: error });
+  }
+  try {
+    return parsePosition(text);
+  } catch (error) {
+    throw new WalsyncError("E_INTEGRITY", `${path}: expected a position, found something else`, {
+      hint: "Delete the folder it is in: walsync then continues the chain at the destination with a full comparison.",
+      cause: error,
+    });
+  }
+}
+
+export function writePosition(path: string, position: Position): void {
+  writeFileDurably(path, Buffer.from(formatPosition(position)));
+}
+
+export function formatPosition(position: Position): string {
+  const values = { version: VERSION, ...position };
+  return `${JSON.stringify(values, (_key, value) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value), 2)}\n`;
+}
+
+export function parsePosition(text: string): Position {
+  const values = JSON.parse(text, (key, value) => (BIGINT_KEYS.has(key) ? BigInt(value) : value));
+  if (values.version !== VERSION) throw new RangeError(`expected version ${VERSION}, found ${values.version}`);
+  const { version: _version, ...position } = values;
+  for (const key of ["destination", "name", "shippedTxid", "snapshotTxid", "captured"]) {
+    if (position[key] === undefined) throw new RangeError(`expected a field ${key}, found none`);
+  }
+  return position as Position;
+}
+
+// --- internal ---
+
+const VERSION = 1;
+const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "txid", "checksum"]);

@@ -1,0 +1,123 @@
+/**
+ * From frames of the WAL to one LTX file: the newest frame of each page, plus pages that a growing transaction added
+ * without writing them. Synchronous from end to end, so that nothing of ours moves while it reads.
+ */
+
+import { WalsyncError } from "../errors.ts";
+import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
+import type { LtxHeader } from "../ltx/format.ts";
+import type { Txid } from "../ltx/txid.ts";
+import { lockPgno, pageOffset } from "../page.ts";
+import type { PinnedDatabase } from "../sqlite/database.ts";
+import { readFramePage, readFully, type WalCursor, type WalScan } from "../sqlite/wal-reader.ts";
+import type { Outbox, OutboxFile } from "./outbox.ts";
+import type { PageChecksums, PageTable } from "./page-table.ts";
+
+export interface CapturedSegment {
+  file: OutboxFile;
+  /** To be applied to the page table. */
+  change: PageChecksums;
+  /** Database checksum after it. */
+  checksum: bigint;
+}
+
+/**
+ * Stages the transactions of `scan` as increment `txid`. `start` is the cursor the scan began at.
+ * Throws E_DISK if staging fails: then nothing has changed, and the frames stay in the pinned WAL.
+ */
+export function captureSegment(
+  database: PinnedDatabase,
+  table: PageTable,
+  outbox: Outbox,
+  start: WalCursor,
+  scan: WalScan,
+  txid: Txid,
+  timestampMs: number,
+): CapturedSegment {
+  const { pageSize } = database;
+  const pages = plannedPages(scan, table.commit, pageSize);
+  const header: LtxHeader = {
+    flags: 0,
+    pageSize,
+    commit: scan.commit,
+    minTxid: txid,
+    maxTxid: txid,
+    timestampMs,
+    preApplyChecksum: table.checksum,
+    walOffset: start.walOffset,
+    walSize: scan.end.walOffset - start.walOffset,
+    salt1: scan.end.salt1,
+    salt2: scan.end.salt2,
+    nodeId: 0n,
+  };
+  const change: PageChecksums = {
+    pgnos: pages.pgnos,
+    high: new Uint32Array(pages.pgnos.length),
+    low: new Uint32Array(pages.pgnos.length),
+  };
+  const staging = outbox.stage(header, scan.commitCount);
+  try {
+    const page = new Uint8Array(pageSize);
+    const sum: U64Halves = { hi: 0, lo: 0 };
+    for (let i = 0; i < pages.pgnos.length; i++) {
+      const pgno = pages.pgnos[i]!;
+      const frameIndex = pages.frameIndexes[i]!;
+      if (frameIndex === NOT_IN_WAL) readUnwrittenPage(database, pgno, page);
+      else if (!readFramePage(database.walFd, scan.end, frameIndex, page)) throw pinBroken(database, pgno);
+      staging.encoder.encodePage(pgno, page);
+      pageChecksum(pgno, page, sum);
+      change.high[i] = sum.hi;
+      change.low[i] = sum.lo;
+    }
+    const checksum = table.checksumAfter(change, scan.commit);
+    return { file: staging.commit(checksum), change, checksum };
+  } catch (error) {
+    staging.abort();
+    throw error;
+  }
+}
+
+// --- internal ---
+
+/** Marks a page that the database grew by and that no frame holds. */
+const NOT_IN_WAL = 0xffffffff;
+
+/**
+ * The pages of the file, ascending. Frames beyond the final size are dropped (the database shrank again). A transaction
+ * that grows the database need not write every new page, for example one that it freed again.
+ */
+function plannedPages(scan: WalScan, oldCommit: number, pageSize: number): WalScan["pages"] {
+  const skipped = lockPgno(pageSize);
+  const pgnos: number[] = [];
+  const frameIndexes: number[] = [];
+  let grown = oldCommit + 1;
+  const growTo = (limit: number) => {
+    for (; grown < limit; grown++) {
+      if (grown === skipped) continue;
+      pgnos.push(grown);
+      frameIndexes.push(NOT_IN_WAL);
+    }
+  };
+  for (let i = 0; i < scan.pages.pgnos.length; i++) {
+    const pgno = scan.pages.pgnos[i]!;
+    if (pgno > scan.commit || pgno === skipped) continue;
+    growTo(pgno);
+    pgnos.push(pgno);
+    frameIndexes.push(scan.pages.frameIndexes[i]!);
+    grown = Math.max(grown, pgno + 1);
+  }
+  growTo(scan.commit + 1);
+  return { pgnos: Uint32Array.from(pgnos), frameIndexes: Uint32Array.from(frameIndexes) };
+}
+
+/** What SQLite itself reads for a page without a frame: the database file, and zeros behind its end. */
+function readUnwrittenPage(database: PinnedDatabase, pgno: number, page: Uint8Array): void {
+  const filled = readFully(database.databaseFd, page, page.byteLength, pageOffset(pgno, page.byteLength));
+  page.fill(0, filled);
+}
+
+function pinBroken(database: PinnedDatabase, pgno: number): WalsyncError {
+  return new WalsyncError("E_WAL", `${database.path}: expected page ${pgno} in the pinned WAL, found it gone`, {
+    hint: "Something truncated or replaced the -wal file. Restart walsync; it will compare the whole database.",
+  });
+}

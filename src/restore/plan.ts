@@ -1,0 +1,107 @@
+/**
+ * Which files rebuild which moment. Pure: the listing comes in, an unbroken chain or an error comes out.
+ * A gap is an error for every kind of target: "newest" never silently means "newest before the gap".
+ */
+import { ChainGapError, WalsyncError } from "../errors.ts";
+import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
+
+/** A file of one database's chain, as listed. */
+export interface ChainFile extends TxidRange {
+  key: string;
+  kind: "snapshot" | "increment";
+  sizeBytes: number;
+  modifiedAt: Date;
+}
+
+/**
+ * The files to apply, oldest first: the newest snapshot at or before the target, then what follows on, the file with the
+ * largest reach first. `target` null means the newest transaction. Throws E_NOT_FOUND if the target is not a restore
+ * point, E_CHAIN_GAP if files on the way to it are missing.
+ */
+export function planChain(database: string, files: readonly ChainFile[], target: Txid | null): ChainFile[] {
+  if (files.length === 0) {
+    throw new WalsyncError("E_NOT_FOUND", `${database}: expected restore points, found none`, {
+      hint: "See what is there with: walsync list -b <destination>",
+    });
+  }
+  const newest = restorePoints(files).at(-1)!;
+  const goal = target ?? newest;
+  if (goal > newest) throw notARestorePoint(database, files, goal);
+  const snapshot = newestSnapshot(files, goal);
+  if (snapshot === null) throw withoutSnapshot(database, files, goal);
+
+  const increments = files.filter((file) => file.kind === "increment").sort(byReach);
+  const chain = [snapshot];
+  let reached = snapshot.maxTxid;
+  while (reached < goal) {
+    const next = followOn(increments, reached, goal);
+    if (next === null) {
+      if (target !== null && increments.some((file) => file.minTxid <= goal && file.maxTxid > goal)) {
+        throw notARestorePoint(database, files, goal);
+      }
+      throw gapAfter(database, increments, reached);
+    }
+    chain.push(next);
+    reached = next.maxTxid;
+  }
+  return chain;
+}
+
+/** Every txid that a file ends at, ascending. Whether the chain to it is whole is for `planChain` to say. */
+export function restorePoints(files: readonly ChainFile[]): Txid[] {
+  return [...new Set(files.map((file) => file.maxTxid))].sort((a, b) => (a < b ? -1 : 1));
+}
+
+// --- internal ---
+
+function newestSnapshot(files: readonly ChainFile[], goal: Txid): ChainFile | null {
+  let found: ChainFile | null = null;
+  for (const file of files) {
+    if (file.kind === "snapshot" && file.maxTxid <= goal && (found === null || file.maxTxid > found.maxTxid))
+      found = file;
+  }
+  return found;
+}
+
+/** Largest reach first; among equals the narrower file, which is the cheaper one. */
+function byReach(a: ChainFile, b: ChainFile): number {
+  if (a.maxTxid !== b.maxTxid) return a.maxTxid > b.maxTxid ? -1 : 1;
+  return a.minTxid > b.minTxid ? -1 : 1;
+}
+
+/** A merged file may begin before the snapshot's end: its pages are all newer or equal, so it still follows on. */
+function followOn(increments: readonly ChainFile[], reached: Txid, goal: Txid): ChainFile | null {
+  for (const file of increments) {
+    if (file.maxTxid <= reached) return null;
+    if (file.maxTxid <= goal && file.minTxid <= reached + 1n) return file;
+  }
+  return null;
+}
+
+function withoutSnapshot(database: string, files: readonly ChainFile[], goal: Txid): WalsyncError {
+  const first = restorePoints(files.filter((file) => file.kind === "snapshot")).at(0);
+  if (first === undefined) return new ChainGapError(`${database}: expected a snapshot, found increments only`);
+  return new WalsyncError(
+    "E_NOT_FOUND",
+    `${database}: expected a restore point at or before txid ${goal}, found the first at ${first}`,
+    { hint: `The oldest point is --point-in-time txid:${first}` },
+  );
+}
+
+function notARestorePoint(database: string, files: readonly ChainFile[], goal: Txid): WalsyncError {
+  const points = restorePoints(files);
+  const below = points.findLast((txid) => txid < goal);
+  const above = points.find((txid) => txid > goal);
+  const near = [below, above].filter((txid) => txid !== undefined).map((txid) => `txid:${txid}`);
+  return new WalsyncError("E_NOT_FOUND", `${database}: expected a restore point at txid ${goal}, found none`, {
+    hint: `The nearest are ${near.join(" and ")}.`,
+  });
+}
+
+function gapAfter(database: string, increments: readonly ChainFile[], reached: Txid): ChainGapError {
+  const behind = increments
+    .filter((file) => file.minTxid > reached)
+    .sort((a, b) => (a.minTxid < b.minTxid ? -1 : 1))[0];
+  const found = behind === undefined ? "nothing" : formatTxid(behind.minTxid);
+  return new ChainGapError(`${database}: expected txid ${formatTxid(reached + 1n)}, found ${found}`);
+}
