@@ -53,8 +53,8 @@ export async function compactLtx(
 
 // --- internal ---
 
-/** How many pages may pass before the event loop gets a turn: some milliseconds of work. */
-const PAGES_PER_TURN = 256;
+/** How many bytes of pages may pass before the event loop gets a turn: some milliseconds of work. */
+const BYTES_PER_TURN = MiB;
 
 function checkNeighbours(before: LtxFileReader, after: LtxFileReader): void {
   const [a, b] = [before.header, after.header];
@@ -103,8 +103,9 @@ async function merge(readers: readonly LtxFileReader[], encoder: LtxEncoder): Pr
   const coverage = new Coverage(header, Math.min(...readers.map((reader) => reader.header.commit)));
 
   for (const reader of readers) reader.advance();
-  for (let passed = 0; ; passed++) {
-    if (passed % PAGES_PER_TURN === PAGES_PER_TURN - 1) await setImmediate();
+  const pagesPerTurn = BYTES_PER_TURN / header.pageSize;
+  for (let passed = 1; ; passed++) {
+    if (passed % pagesPerTurn === 0) await setImmediate();
     let pgno = Number.POSITIVE_INFINITY;
     for (const reader of readers) if (reader.pgno < pgno) pgno = reader.pgno;
     if (pgno === Number.POSITIVE_INFINITY) break;

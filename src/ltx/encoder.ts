@@ -1,6 +1,7 @@
 /**
  * Writes an LTX v3 file: header, pages in ascending order, page index, trailer.
- * Promise: what it wrote is valid by every rule the decoder checks; memory does not depend on the number of pages.
+ * Promise: given the right post-apply checksum, what it wrote is valid by every rule the decoder checks; memory does not
+ * depend on the number of pages.
  * Spec: https://github.com/superfly/ltx
  *
  * All misuse (wrong order, the lock page, a snapshot with holes) is a bug of the caller and fails an assertion.
@@ -42,7 +43,7 @@ export class LtxEncoder {
   readonly #sink: LtxSink;
   readonly #index: IndexSpool;
   readonly #crc = new Crc64();
-  readonly #buffer = new Uint8Array(BUFFER_SIZE);
+  #buffer = takeBuffer();
   readonly #lockPgno: number;
   readonly #frameBound: number;
   #used = 0; // bytes in #buffer
@@ -123,6 +124,7 @@ export class LtxEncoder {
     this.#append(tail.subarray(0, INDEX_LENGTH_SIZE));
     this.#append(encodeTrailer(header, trailer));
     this.#flush();
+    this.#release();
     return trailer;
   }
 
@@ -130,6 +132,12 @@ export class LtxEncoder {
   abort(): void {
     this.#done = true;
     this.#index.close();
+    this.#release();
+  }
+
+  #release(): void {
+    returnBuffer(this.#buffer);
+    this.#buffer = EMPTY;
   }
 
   /** The page a snapshot must hold next; beyond `commit` when it is complete. */
@@ -159,6 +167,21 @@ export class LtxEncoder {
 // --- internal ---
 
 const BUFFER_SIZE = 256 * KiB;
+const EMPTY = new Uint8Array(0);
+
+/** One buffer outlives its encoder: most files are small, and a busy process writes many. */
+let spareBuffer: Uint8Array<ArrayBuffer> | null = null;
+
+function takeBuffer(): Uint8Array<ArrayBuffer> {
+  const buffer = spareBuffer ?? new Uint8Array(BUFFER_SIZE);
+  spareBuffer = null;
+  return buffer;
+}
+
+function returnBuffer(buffer: Uint8Array<ArrayBuffer>): void {
+  if (buffer.length === BUFFER_SIZE) spareBuffer = buffer;
+}
+
 /** How much of the page index stays in memory: about 100,000 pages. */
 const SPOOL_BOUND = MiB;
 /** pgno below 2^32 takes five bytes, an offset below 2^53 eight, a frame size three. */
