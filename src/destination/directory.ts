@@ -10,9 +10,10 @@
  * beside the key for the moment of looking at the old file and renaming the new one over it. `remove` takes none.
  */
 import { randomBytes } from "node:crypto";
-import { constants, type Stats } from "node:fs";
+import { close, constants, fstat, open as openCallback, read, type Stats } from "node:fs";
 import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
+import { promisify } from "node:util";
 import { KiB } from "../bytes.ts";
 import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { readOnce, resolveRange } from "./chunks.ts";
@@ -29,6 +30,17 @@ import type {
   WriteSource,
 } from "./destination.ts";
 import { compareKeys, isOwnFileName, LOCK_FILE_PREFIX, requireKey, requirePrefix, TEMP_FILE_PREFIX } from "./keys.ts";
+
+const openFd = promisify(openCallback) as (path: string, flags: number) => Promise<number>;
+const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
+const readFd = promisify(read) as (
+  fd: number,
+  buffer: Buffer,
+  offset: number,
+  length: number,
+  position: number,
+) => Promise<{ bytesRead: number }>;
+const closeFd = promisify(close);
 
 const CHUNK_SIZE = 256 * KiB;
 const FOLDER_MODE = 0o700;
@@ -91,45 +103,33 @@ export class DirectoryDestination implements Destination {
     requireKey(this.url, key);
     const { signal } = options;
     signal?.throwIfAborted();
-    if ((await this.#statKey(key)) === null) return null;
-    let file: FileHandle;
-    let stats: Stats;
-    try {
-      file = await open(this.#path(key), constants.O_RDONLY | constants.O_NOFOLLOW);
-    } catch (error) {
-      if (errnoOf(error) === "ENOENT") return null; // Removed since we looked.
-      throw this.#fault(error, key, "a file that can be read");
-    }
-    try {
-      stats = await file.stat();
-    } catch (error) {
-      await file.close();
-      throw this.#fault(error, key, "a file that can be read");
-    }
+    const stats = await this.#statKey(key);
+    if (stats === null) return null;
     const { first, end } = resolveRange(options.range, stats.size);
-    const buffer = Buffer.allocUnsafeSlow(Math.max(1, Math.min(CHUNK_SIZE, end - first)));
     let position = first;
+    let fd: number | null = null;
+    let buffer: Buffer | null = null;
     const chunks = readOnce(
       async () => {
         signal?.throwIfAborted();
         if (position >= end) return null;
-        const wanted = Math.min(buffer.length, end - position);
-        let bytesRead: number;
         try {
-          ({ bytesRead } = await file.read(buffer, 0, wanted, position));
+          // Opened only now, and without a `FileHandle`: a body that nobody begins must hold nothing, and one that
+          // nobody ends must not throw from the garbage collector.
+          fd ??= await this.#openUnchanged(key, stats);
+          buffer ??= Buffer.allocUnsafeSlow(Math.min(CHUNK_SIZE, end - first));
+          const wanted = Math.min(buffer.length, end - position);
+          const { bytesRead } = await readFd(fd, buffer, 0, wanted, position);
+          if (bytesRead === 0) throw this.#changed(key, `${stats.size} bytes`, `that it ends at ${position}`);
+          position += bytesRead;
+          return buffer.subarray(0, bytesRead);
         } catch (error) {
           throw this.#fault(error, key, "a file that can be read");
         }
-        if (bytesRead === 0) {
-          const found = `it ends at ${position}`;
-          throw new DestinationError(`${this.#name(key)}: expected ${stats.size} bytes, found that ${found}`, {
-            retryable: true,
-          });
-        }
-        position += bytesRead;
-        return buffer.subarray(0, bytesRead);
       },
-      () => file.close(),
+      async () => {
+        if (fd !== null) await closeFd(fd);
+      },
     );
     return { ...infoOf(key, stats), metadata: {}, chunks };
   }
@@ -211,6 +211,25 @@ export class DirectoryDestination implements Destination {
       hint: HINTS[errno],
       cause: error,
     });
+  }
+
+  #changed(key: string, expected: string, found: string): DestinationError {
+    return new DestinationError(`${this.#name(key)}: expected ${expected}, found ${found}`, { retryable: true });
+  }
+
+  /** Opens the file that `stats` were taken of; an error if another one has its name now. */
+  async #openUnchanged(key: string, stats: Stats): Promise<number> {
+    let fd: number;
+    try {
+      fd = await openFd(this.#path(key), constants.O_RDONLY | constants.O_NOFOLLOW);
+    } catch (error) {
+      if (errnoOf(error) !== "ENOENT") throw error;
+      throw this.#changed(key, "the file that was there a moment ago", "that it is gone");
+    }
+    const opened = await fstatFd(fd);
+    if (etagOf(opened) === etagOf(stats)) return fd;
+    await closeFd(fd);
+    throw this.#changed(key, "the file that was there a moment ago", "that it was replaced");
   }
 
   async #requireRoot(): Promise<void> {
@@ -334,25 +353,23 @@ export class DirectoryDestination implements Destination {
 
   /** Removes folders that became empty, up to the root: a bucket has no empty folders. */
   async #removeIfEmpty(startFolder: string): Promise<void> {
-    for (let folder = startFolder; folder.length > this.#root.length; folder = dirname(folder)) {
+    for (let folder = startFolder; ; folder = dirname(folder)) {
+      const isRoot = folder === this.#root;
       try {
-        await rmdir(folder);
-      } catch (error) {
-        const errno = errnoOf(error) ?? "";
-        if (errno === "ENOENT") continue;
-        try {
-          // Still in use, as far as anybody can tell: what was removed inside it must stay removed.
-          await syncFolder(folder);
-          return;
-        } catch (syncError) {
-          throw this.#fault(syncError, "", "a directory that can be synced");
+        if (!isRoot) {
+          await rmdir(folder);
+          continue;
         }
+      } catch (error) {
+        if (errnoOf(error) === "ENOENT") continue; // Somebody else was faster.
       }
-    }
-    try {
-      await syncFolder(this.#root);
-    } catch (error) {
-      throw this.#fault(error, "", "a directory that can be synced");
+      try {
+        // Still in use, as far as anybody can tell: what was removed inside it must stay removed.
+        await syncFolder(folder);
+        return;
+      } catch (error) {
+        if (isRoot || errnoOf(error) !== "ENOENT") throw this.#fault(error, "", "a directory that can be synced");
+      }
     }
   }
 }

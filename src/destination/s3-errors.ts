@@ -136,5 +136,6 @@ function regionHint(context: RequestContext): string {
 }
 
 function redact(text: string, secrets: readonly string[]): string {
-  return secrets.reduce((rest, secret) => (secret === "" ? rest : rest.replaceAll(secret, "***")), text);
+  // Shorter ones are nobody's secret, and would only garble the message.
+  return secrets.filter((secret) => secret.length >= 8).reduce((rest, secret) => rest.replaceAll(secret, "***"), text);
 }

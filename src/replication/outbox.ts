@@ -5,10 +5,10 @@
 import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { MiB } from "../bytes.ts";
+import { asDiskError, renameDurably, writeFully } from "../durable.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import { formatTxid, type TxidRange } from "../ltx/txid.ts";
-import { asDiskError, renameDurably, writeFully } from "./durable.ts";
 
 export interface OutboxFile extends TxidRange {
   path: string;

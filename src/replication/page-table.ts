@@ -9,10 +9,10 @@
 import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, renameSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { assert } from "../assert.ts";
+import { syncFolder } from "../durable.ts";
 import { ChecksumAccumulator } from "../ltx/checksum.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno } from "../page.ts";
-import { syncFolder } from "./durable.ts";
 
 /** Checksums of pages, ascending by page number. Three parallel arrays: twelve bytes a page. */
 export interface PageChecksums {

@@ -3,10 +3,10 @@
  * Written only after the destination acknowledged, and always durably. The newest file of the outbox may be ahead of it.
  */
 import { readFileSync } from "node:fs";
+import { writeFileDurably } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 import type { WalCursor } from "../sqlite/wal-reader.ts";
-import { writeFileDurably } from "./durable.ts";
 
 /** The state after the newest captured transaction. */
 export interface Captured {

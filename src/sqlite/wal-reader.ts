@@ -119,6 +119,30 @@ export function readFramePage(walFd: number, cursor: WalCursor, frameIndex: numb
   return true;
 }
 
+/**
+ * The cursor at `walOffset` of the generation with these salts, its running checksum taken from the frame before it. Null
+ * if the WAL is of another generation by now or does not reach that far.
+ */
+export function cursorAt(
+  walFd: number,
+  pageSize: number,
+  place: { salt1: number; salt2: number; walOffset: number },
+): WalCursor | null {
+  const header = readWalHeader(walFd);
+  if (header === null || header.salt1 !== place.salt1 || header.salt2 !== place.salt2) return null;
+  const frame = Buffer.alloc(WAL_FRAME_HEADER_SIZE);
+  const frameOffset = place.walOffset - WAL_FRAME_HEADER_SIZE - pageSize;
+  if (frameOffset < WAL_HEADER_SIZE) return null;
+  if (readFully(walFd, frame, WAL_FRAME_HEADER_SIZE, frameOffset) < WAL_FRAME_HEADER_SIZE) return null;
+  if (frame.readUInt32BE(8) !== place.salt1 || frame.readUInt32BE(12) !== place.salt2) return null;
+  return {
+    ...cursorAtStart(header),
+    walOffset: place.walOffset,
+    checksum1: frame.readUInt32BE(16),
+    checksum2: frame.readUInt32BE(20),
+  };
+}
+
 /** Reads up to `length` bytes at `position`, going on after short reads; returns how many there were. */
 export function readFully(fd: number, target: Uint8Array, length: number, position: number): number {
   let filled = 0;

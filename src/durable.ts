@@ -1,7 +1,7 @@
 /** Durable file operations: nothing counts as written until the file and the folder that names it are on the disk. */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
-import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
 
 /** Replaces `path` with `bytes`: temp file, fsync, rename, fsync folder. Throws E_DISK; the old file is kept then. */
 export function writeFileDurably(path: string, bytes: Uint8Array): void {

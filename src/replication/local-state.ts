@@ -1,0 +1,157 @@
+/**
+ * The local state of one database and one destination, in a folder of their own: the outbox, the position and the page
+ * table. Opening it repairs what a crash left: the newest files of the outbox may be ahead of the position and the table.
+ *
+ *   .app.db-walsync/            mode 0700, beside the database or below --state-dir
+ *     lock                      held while a process watches the database
+ *     <12 hex digits>/          one folder per destination URL and name
+ *       position.json  pages.crc  outbox/
+ */
+import { mkdirSync, rmSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { KiB } from "../bytes.ts";
+import { asDiskError } from "../durable.ts";
+import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
+import { LtxFileReader } from "../ltx/file-reader.ts";
+import { cursorAt } from "../sqlite/wal-reader.ts";
+import { acquireLock, type HeldLock } from "./lock.ts";
+import { Outbox, type OutboxFile } from "./outbox.ts";
+import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
+import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
+
+/** Where the state of the database at `databasePath` is kept. */
+export function stateFolderOf(databasePath: string, stateDir: string | undefined): string {
+  const path = resolve(databasePath);
+  if (stateDir === undefined) return join(dirname(path), `.${basename(path)}-walsync`);
+  // Two databases of one file name must not meet in one folder.
+  return join(resolve(stateDir), `${basename(path)}-${digest(path)}`);
+}
+
+/** Takes the one lock of a database, creating its state folder. */
+export function lockDatabase(stateFolder: string, databasePath: string): HeldLock {
+  try {
+    mkdirSync(stateFolder, { recursive: true, mode: 0o700 });
+    return acquireLock(join(stateFolder, "lock"), databasePath);
+  } catch (error) {
+    throw asDiskError(stateFolder, error);
+  }
+}
+
+export class LocalState {
+  readonly outbox: Outbox;
+  /** Null before the first snapshot is staged. */
+  position: Position | null;
+  /** Null if the checksums of the pages at the position are not known. */
+  table: PageTable | null = null;
+  readonly #folder: string;
+
+  constructor(stateFolder: string, destinationUrl: string, name: string) {
+    this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}`));
+    try {
+      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      this.outbox = new Outbox(join(this.#folder, "outbox"));
+    } catch (error) {
+      throw asDiskError(this.#folder, error);
+    }
+    this.position = readPosition(this.#positionPath);
+    if (this.position === null) this.#forget();
+    else this.table = PageTable.open(this.#tablePath, this.position.captured.pageSize);
+  }
+
+  /**
+   * Brings position and table up to the newest file of the outbox. `walFd` gives the checksums that the cursor needs.
+   * Throws LtxError if a file of the outbox is damaged: it was never acknowledged, and must not be shipped.
+   */
+  recover(walFd: number): void {
+    if (this.position === null) return;
+    for (const file of this.outbox.list()) {
+      if (file.minTxid !== file.maxTxid || file.maxTxid <= this.position.captured.txid) continue;
+      this.position.captured = this.#replay(file, walFd, this.position.captured);
+    }
+    const { captured } = this.position;
+    if (this.table !== null && (this.table.checksum !== captured.checksum || this.table.commit !== captured.commit)) {
+      this.table.close();
+      this.table = null;
+    }
+  }
+
+  /** Starts a new table; it takes effect with `PageTableWriter.install`. */
+  newTable(pageSize: number): PageTableWriter {
+    return new PageTableWriter(this.#tablePath, pageSize);
+  }
+
+  /** Records how far everything is. The table goes first: the position promises what it holds. */
+  save(position: Position): void {
+    try {
+      this.table?.stamp(position.captured.txid);
+      writePosition(this.#positionPath, position);
+    } catch (error) {
+      throw asDiskError(this.#folder, error);
+    }
+    this.position = position;
+  }
+
+  close(): void {
+    this.table?.close();
+    this.table = null;
+  }
+
+  get #positionPath(): string {
+    return join(this.#folder, "position.json");
+  }
+
+  get #tablePath(): string {
+    return join(this.#folder, "pages.crc");
+  }
+
+  /** Without a position nothing here was ever promised to anybody. */
+  #forget(): void {
+    for (const file of this.outbox.list()) this.outbox.remove(file);
+    rmSync(this.#tablePath, { force: true });
+  }
+
+  /** What `captured` is once a file of the outbox is counted in. */
+  #replay(file: OutboxFile, walFd: number, before: Captured): Captured {
+    const pgnos: number[] = [];
+    const high: number[] = [];
+    const low: number[] = [];
+    const sum: U64Halves = { hi: 0, lo: 0 };
+    const reader = new LtxFileReader(file.path, READ_SIZE);
+    try {
+      for (reader.advance(); reader.pgno !== Number.POSITIVE_INFINITY; reader.advance()) {
+        pageChecksum(reader.pgno, reader.page, sum);
+        pgnos.push(reader.pgno);
+        high.push(sum.hi);
+        low.push(sum.lo);
+      }
+    } finally {
+      reader.close();
+    }
+    const { header, trailer } = reader;
+    const change: PageChecksums = {
+      pgnos: Uint32Array.from(pgnos),
+      high: Uint32Array.from(high),
+      low: Uint32Array.from(low),
+    };
+    if (header.pageSize === before.pageSize) this.table?.applyChange(change, header.commit);
+    const { salt1, salt2 } = header;
+    const walOffset = header.walOffset + header.walSize;
+    return {
+      txid: header.maxTxid,
+      checksum: trailer.postApplyChecksum,
+      commit: header.commit,
+      pageSize: header.pageSize,
+      // A full scan has no place in the WAL: the next look compares the database.
+      cursor: header.walSize === 0 ? null : cursorAt(walFd, header.pageSize, { salt1, salt2, walOffset }),
+      changeCount: null,
+    };
+  }
+}
+
+// --- internal ---
+
+const READ_SIZE = 256 * KiB;
+
+function digest(text: string): string {
+  return new Bun.CryptoHasher("sha256").update(text).digest("hex").slice(0, 12);
+}

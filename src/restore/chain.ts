@@ -1,0 +1,132 @@
+/** What a destination holds of one database, or of all of them: listings turned into chains. */
+
+import type { Destination } from "../destination/destination.ts";
+import { type Layout, parseKey } from "../destination/layout.ts";
+import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
+import { decodeHeader, HEADER_SIZE, type LtxHeader } from "../ltx/format.ts";
+import type { Txid } from "../ltx/txid.ts";
+import { type ChainFile, restorePoints } from "./plan.ts";
+
+export interface Chain {
+  name: string;
+  layout: Layout;
+  /** In no particular order. */
+  files: ChainFile[];
+}
+
+/** All files of `name`. Throws E_NOT_FOUND if there are none, naming what is there instead. */
+export async function readChain(destination: Destination, name: string, signal?: AbortSignal): Promise<Chain> {
+  const [chain] = await readChains(destination, `${name}/`, name, signal);
+  if (chain !== undefined) return chain;
+  const others: string[] = [];
+  for await (const folder of destination.listFolders("", { signal })) {
+    if (others.push(folder) === SUGGESTED_NAMES) break;
+  }
+  throw new WalsyncError("E_NOT_FOUND", `${name}: expected a database of this name in ${destination.url}, found none`, {
+    hint: others.length === 0 ? "There is nothing at all; check bucket and prefix." : `There is: ${others.join(", ")}`,
+  });
+}
+
+/** The chains of every database below `prefix`, by name; of `only` if given. */
+export async function readChains(
+  destination: Destination,
+  prefix: string,
+  only?: string,
+  signal?: AbortSignal,
+): Promise<Chain[]> {
+  const chains = new Map<string, Chain>();
+  for await (const object of destination.list(prefix, { signal })) {
+    const parsed = parseKey(object.key);
+    if (parsed === null || parsed.is !== "ltx" || (only !== undefined && parsed.name !== only)) continue;
+    let chain = chains.get(parsed.name);
+    if (chain === undefined) chains.set(parsed.name, (chain = { name: parsed.name, layout: parsed.layout, files: [] }));
+    if (chain.layout !== parsed.layout) throw mixedLayouts(destination, parsed.name);
+    chain.files.push({
+      key: object.key,
+      // A file from txid 1 on holds every page, in whichever level folder it lies.
+      kind: parsed.minTxid === 1n ? "snapshot" : "increment",
+      minTxid: parsed.minTxid,
+      maxTxid: parsed.maxTxid,
+      sizeBytes: object.sizeBytes,
+      modifiedAt: object.modifiedAt,
+    });
+  }
+  return [...chains.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** The header of one file, read with one small ranged request and checked against its key. */
+export async function readFileHeader(
+  destination: Destination,
+  file: ChainFile,
+  signal?: AbortSignal,
+): Promise<LtxHeader> {
+  const body = await destination.read(file.key, { range: { first: 0, last: HEADER_SIZE - 1 }, signal });
+  if (body === null) throw vanished(destination, file);
+  const parts: Buffer[] = [];
+  for await (const chunk of body.chunks) parts.push(Buffer.from(chunk));
+  const header = decodeHeader(Buffer.concat(parts));
+  requireHeaderOfKey(file, header);
+  return header;
+}
+
+/** Throws LtxError if the header is of other transactions than the key says. */
+export function requireHeaderOfKey(file: ChainFile, header: LtxHeader): void {
+  if (header.minTxid === file.minTxid && header.maxTxid === file.maxTxid) return;
+  throw new LtxError(
+    `${file.key}: expected txids ${file.minTxid}-${file.maxTxid} in its header, found ${header.minTxid}-${header.maxTxid}`,
+    { hint: "The file was renamed or swapped. Restore to a point before it, or take a new snapshot." },
+  );
+}
+
+/**
+ * The newest restore point whose LTX timestamp is at or before `atMs`. Timestamps never decrease along a chain, so a
+ * binary search needs a handful of small reads. Throws E_NOT_FOUND if the chain begins later.
+ */
+export async function findTxidAt(
+  destination: Destination,
+  chain: Chain,
+  atMs: number,
+  signal?: AbortSignal,
+): Promise<Txid> {
+  const points = restorePoints(chain.files);
+  const timestampOf = async (txid: Txid): Promise<number> => {
+    const file = chain.files.find((candidate) => candidate.maxTxid === txid)!;
+    return (await readFileHeader(destination, file, signal)).timestampMs;
+  };
+  const oldestSnapshot = restorePoints(chain.files.filter((file) => file.kind === "snapshot"))[0];
+  let low = oldestSnapshot === undefined ? -1 : points.indexOf(oldestSnapshot);
+  let high = points.length - 1;
+  if (low < 0) return points[high]!; // No snapshot at all: the planner tells.
+  const firstMs = await timestampOf(points[low]!);
+  if (firstMs > atMs) {
+    throw new WalsyncError(
+      "E_NOT_FOUND",
+      `${chain.name}: expected a restore point at or before ${new Date(atMs).toISOString()}, found the first at ${new Date(firstMs).toISOString()}`,
+      { hint: `The oldest point is --point-in-time ${new Date(firstMs).toISOString()}` },
+    );
+  }
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if ((await timestampOf(points[middle]!)) <= atMs) low = middle;
+    else high = middle - 1;
+  }
+  return points[low]!;
+}
+
+/** A listed file that is gone when it is read: pruned or merged meanwhile. */
+export function vanished(destination: Destination, file: ChainFile): DestinationError {
+  return new DestinationError(`${destination.url}: expected ${file.key} as listed, found it gone`, {
+    retryable: true,
+    hint: "Files were merged or pruned at this moment. Run the command again.",
+  });
+}
+
+// --- internal ---
+
+const SUGGESTED_NAMES = 10;
+
+function mixedLayouts(destination: Destination, name: string): WalsyncError {
+  return new WalsyncError("E_INTEGRITY", `${destination.url}: expected one layout below ${name}, found two`, {
+    hint: "Another tool writes to the same name. Move one of them to another prefix.",
+  });
+}

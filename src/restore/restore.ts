@@ -1,0 +1,348 @@
+/**
+ * From a chain of LTX files to a database file: byte for byte a state that the database had, or an error.
+ *
+ * Files are applied newest first, so each page is written once. Nothing appears under the output's name before every
+ * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
+ */
+import { constants, Database } from "bun:sqlite";
+import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
+import { dirname, resolve } from "node:path";
+import { hex64, MiB } from "../bytes.ts";
+import type { Destination } from "../destination/destination.ts";
+import { asDiskError, renameDurably } from "../durable.ts";
+import { DestinationError, WalsyncError } from "../errors.ts";
+import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
+import { LtxDecoder, type LtxSummary } from "../ltx/decoder.ts";
+import { hasChecksums } from "../ltx/format.ts";
+import type { Txid } from "../ltx/txid.ts";
+import { lockPgno, pageOffset } from "../page.ts";
+import { readFully } from "../sqlite/wal-reader.ts";
+import { findTxidAt, readChain, requireHeaderOfKey, vanished } from "./chain.ts";
+import { type ChainFile, planChain } from "./plan.ts";
+
+export type RestoreTarget = { kind: "newest" } | { kind: "txid"; txid: Txid } | { kind: "time"; atMs: number };
+export type IntegrityCheck = "quick" | "full" | "none";
+
+export interface RestoreOptions {
+  target: RestoreTarget;
+  integrity: IntegrityCheck;
+  /** Replace an existing output, at the last moment. */
+  force: boolean;
+  signal?: AbortSignal | undefined;
+  onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
+export interface RestoreResult {
+  txid: Txid;
+  /** When the restored state was captured. */
+  timestampMs: number;
+  fileCount: number;
+  /** Bytes fetched. */
+  fetchedBytes: number;
+  /** Size of the database. */
+  sizeBytes: number;
+  pageCount: number;
+}
+
+/**
+ * Restores database `name` into the file `output`. Throws E_OUTPUT_EXISTS, E_NOT_FOUND, E_CHAIN_GAP, E_LTX, E_INTEGRITY,
+ * E_DISK or a DestinationError; the output is then as it was before.
+ */
+export async function restoreDatabase(
+  destination: Destination,
+  name: string,
+  output: string,
+  options: RestoreOptions,
+): Promise<RestoreResult> {
+  const path = resolve(output);
+  requireFreeOutput(path, options.force);
+  const chain = await readChain(destination, name, options.signal);
+  const files = planChain(name, chain.files, await targetTxid(destination, chain, options));
+  const temp = `${path}.tmp-${process.pid}`;
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    const result = await buildFile(destination, name, files, temp, options);
+    checkWithSqlite(name, temp, options.integrity);
+    options.signal?.throwIfAborted();
+    requireFreeOutput(path, options.force);
+    renameDurably(temp, path);
+    return result;
+  } catch (error) {
+    for (const suffix of ["", "-wal", "-shm", "-journal"]) rmSync(temp + suffix, { force: true });
+    if (error instanceof Error && "errno" in error && !(error instanceof WalsyncError)) throw asDiskError(path, error);
+    throw error;
+  }
+}
+
+// --- internal ---
+
+/** Files up to this size are fetched ahead, whole; larger ones are streamed when it is their turn. */
+const SMALL_FILE = 1 * MiB;
+/** Requests under way for files ahead: at most this many megabytes in memory. */
+const FETCH_AHEAD = 8;
+
+async function targetTxid(
+  destination: Destination,
+  chain: Awaited<ReturnType<typeof readChain>>,
+  { target, signal }: RestoreOptions,
+): Promise<Txid | null> {
+  if (target.kind === "time") return findTxidAt(destination, chain, target.atMs, signal);
+  return target.kind === "txid" ? target.txid : null;
+}
+
+/** Refuses to overwrite, and refuses to put a database beside the WAL of another one, which SQLite would replay. */
+function requireFreeOutput(path: string, force: boolean): void {
+  for (const suffix of ["-wal", "-shm", "-journal"]) {
+    if (!existsSync(path + suffix)) continue;
+    throw new WalsyncError("E_OUTPUT_EXISTS", `${path}: expected no leftover files beside it, found ${path}${suffix}`, {
+      hint: "SQLite would apply that file to the restored database. Stop its application and move the file away.",
+    });
+  }
+  if (!force && existsSync(path)) {
+    throw new WalsyncError("E_OUTPUT_EXISTS", `${path}: expected no such file, found one`, {
+      hint: "Choose another --output, or replace it with --force.",
+    });
+  }
+}
+
+async function buildFile(
+  destination: Destination,
+  name: string,
+  files: readonly ChainFile[],
+  temp: string,
+  options: RestoreOptions,
+): Promise<RestoreResult> {
+  const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
+  const fd = openSync(temp, "wx+", 0o600);
+  try {
+    let fetchedBytes = 0;
+    const target = new RestoreTargetFile(fd, name);
+    for await (const { file, chunks, sha256 } of fetchNewestFirst(destination, files, options.signal)) {
+      const hasher = sha256 === undefined ? null : new Bun.CryptoHasher("sha256");
+      const decoder = new LtxDecoder({
+        name: file.key,
+        expectedSizeBytes: file.sizeBytes,
+        onHeader: (header) => {
+          requireHeaderOfKey(file, header);
+          target.begin(file, header.pageSize, header.commit);
+        },
+        onPage: (pgno, page) => target.put(pgno, page),
+      });
+      for await (const chunk of chunks) {
+        hasher?.update(chunk);
+        decoder.push(chunk);
+        fetchedBytes += chunk.byteLength;
+        options.onProgress?.(fetchedBytes, totalBytes);
+      }
+      const summary = decoder.finish();
+      requireSha256(file, sha256, hasher?.digest("hex"));
+      target.end(file, summary);
+    }
+    return { ...target.finish(), fileCount: files.length, fetchedBytes };
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** The output while it is written: which pages are there already, and whether each file follows on from the older one. */
+class RestoreTargetFile {
+  readonly #fd: number;
+  readonly #name: string;
+  #pageSize = 0;
+  #commit = 0;
+  #newest: LtxSummary | null = null;
+  /** The file applied before, which is the next newer one. */
+  #newer: LtxSummary | null = null;
+  #written = new Uint8Array(0);
+  /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
+  #reach = 0;
+
+  constructor(fd: number, name: string) {
+    this.#fd = fd;
+    this.#name = name;
+  }
+
+  begin(file: ChainFile, pageSize: number, commit: number): void {
+    if (this.#newest === null && this.#pageSize === 0) {
+      this.#pageSize = pageSize;
+      this.#commit = commit;
+      this.#reach = commit;
+      this.#written = new Uint8Array(Math.ceil((commit + 1) / 8));
+      ftruncateSync(this.#fd, commit * pageSize);
+    }
+    if (pageSize !== this.#pageSize) {
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${file.key}: expected page size ${this.#pageSize} as in newer files, found ${pageSize}`,
+        { hint: "The database changed its page size here. Restore to a point before it, or after the next snapshot." },
+      );
+    }
+  }
+
+  put(pgno: number, page: Uint8Array): void {
+    if (pgno > this.#reach || this.#has(pgno)) return;
+    this.#written[pgno >>> 3]! |= 1 << (pgno & 7);
+    const position = pageOffset(pgno, this.#pageSize);
+    for (let sent = 0; sent < page.byteLength; ) {
+      sent += writeSync(this.#fd, page, sent, page.byteLength - sent, position + sent);
+    }
+  }
+
+  /** Checks that the newer file follows on from this one. */
+  end(file: ChainFile, summary: LtxSummary): void {
+    const { header, trailer } = summary;
+    const newer = this.#newer?.header;
+    const provable = newer !== undefined && hasChecksums(header) && hasChecksums(newer);
+    // A merged file that begins before this one ends has its pre-apply checksum from an earlier state.
+    if (provable && newer.minTxid === header.maxTxid + 1n && newer.preApplyChecksum !== trailer.postApplyChecksum) {
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${file.key}: expected database checksum ${hex64(newer.preApplyChecksum)} after it, found ${hex64(trailer.postApplyChecksum)}`,
+        { hint: "Two histories are mixed here. Restore to a point before this file, or after the next snapshot." },
+      );
+    }
+    this.#reach = Math.min(this.#reach, header.commit);
+    this.#newest ??= summary;
+    this.#newer = summary;
+  }
+
+  /** Reads the whole file back: what counts is what the disk gives. */
+  finish(): Omit<RestoreResult, "fileCount" | "fetchedBytes"> {
+    const newest = this.#newest!;
+    const skipped = lockPgno(this.#pageSize);
+    for (let pgno = 1; pgno <= this.#commit; pgno++) {
+      if (pgno === skipped || this.#has(pgno)) continue;
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${this.#name}: expected page ${pgno} in some file of the chain, found none`,
+      );
+    }
+    fsyncSync(this.#fd);
+    const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
+    if (hasChecksums(newest.header) && found !== newest.trailer.postApplyChecksum) {
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${this.#name}: expected database checksum ${hex64(newest.trailer.postApplyChecksum)}, found ${hex64(found)}`,
+        { hint: "The chain or the disk is damaged. Restore to an earlier point." },
+      );
+    }
+    return {
+      txid: newest.header.maxTxid,
+      timestampMs: newest.header.timestampMs,
+      sizeBytes: this.#commit * this.#pageSize,
+      pageCount: this.#commit,
+    };
+  }
+
+  #has(pgno: number): boolean {
+    return (this.#written[pgno >>> 3]! & (1 << (pgno & 7))) !== 0;
+  }
+}
+
+function checksumOfFile(fd: number, pageSize: number, commit: number): bigint {
+  const part = new Uint8Array(Math.max(pageSize, MiB));
+  const sum: U64Halves = { hi: 0, lo: 0 };
+  const total = new ChecksumAccumulator();
+  const skipped = lockPgno(pageSize);
+  const pagesPerPart = part.byteLength / pageSize;
+  for (let first = 1; first <= commit; first += pagesPerPart) {
+    const count = Math.min(pagesPerPart, commit - first + 1);
+    const filled = readFully(fd, part, count * pageSize, pageOffset(first, pageSize));
+    part.fill(0, filled); // A file cut short behind our back must not reuse the part before.
+    for (let i = 0; i < count; i++) {
+      if (first + i === skipped) continue;
+      pageChecksum(first + i, part.subarray(i * pageSize, (i + 1) * pageSize), sum);
+      total.xorPage(sum.hi, sum.lo);
+    }
+  }
+  return total.value();
+}
+
+interface Fetched {
+  file: ChainFile;
+  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
+  sha256: string | undefined;
+}
+
+/** Bodies newest first; the next few small ones are under way already. Memory is bounded by FETCH_AHEAD * SMALL_FILE. */
+async function* fetchNewestFirst(
+  destination: Destination,
+  files: readonly ChainFile[],
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Fetched> {
+  const order = files.toReversed();
+  const ahead: Promise<Fetched>[] = [];
+  const start = (file: ChainFile): Promise<Fetched> => {
+    const fetched =
+      file.sizeBytes <= SMALL_FILE ? fetchWhole(destination, file, signal) : open(destination, file, signal);
+    fetched.catch(() => {}); // Looked at when its turn comes; until then a failure must not count as unhandled.
+    return fetched;
+  };
+  for (let next = 0, turn = 0; turn < order.length; turn++) {
+    // A large file is opened only when its turn comes: a body that waits is a connection that times out.
+    while (next < order.length && next < turn + FETCH_AHEAD) {
+      if (order[next]!.sizeBytes > SMALL_FILE && next !== turn) break;
+      ahead.push(start(order[next++]!));
+    }
+    yield await ahead.shift()!;
+  }
+}
+
+async function open(destination: Destination, file: ChainFile, signal: AbortSignal | undefined): Promise<Fetched> {
+  const body = await destination.read(file.key, { signal });
+  if (body === null) throw vanished(destination, file);
+  return { file, chunks: body.chunks, sha256: body.metadata.sha256 };
+}
+
+async function fetchWhole(
+  destination: Destination,
+  file: ChainFile,
+  signal: AbortSignal | undefined,
+): Promise<Fetched> {
+  const fetched = await open(destination, file, signal);
+  const bytes = new Uint8Array(file.sizeBytes);
+  let filled = 0;
+  for await (const chunk of fetched.chunks) {
+    if (filled + chunk.byteLength > bytes.byteLength) throw changedSize(destination, file);
+    bytes.set(chunk, filled);
+    filled += chunk.byteLength;
+  }
+  if (filled !== bytes.byteLength) throw changedSize(destination, file);
+  return { ...fetched, chunks: [bytes] };
+}
+
+function changedSize(destination: Destination, file: ChainFile): DestinationError {
+  return new DestinationError(
+    `${destination.url}: expected ${file.sizeBytes} bytes in ${file.key}, found another size`,
+    {
+      retryable: true,
+      hint: "The object was replaced while it was read. Run the command again.",
+    },
+  );
+}
+
+function requireSha256(file: ChainFile, expected: string | undefined, found: string | undefined): void {
+  if (expected === undefined || expected === found) return;
+  throw new WalsyncError("E_INTEGRITY", `${file.key}: expected sha256 ${expected}, found ${found}`, {
+    hint: "The object is damaged. Restore to a point before it, or after the next snapshot.",
+  });
+}
+
+/** Lets SQLite look at the finished file, without locks and without files beside it. */
+function checkWithSqlite(name: string, path: string, check: IntegrityCheck): void {
+  if (check === "none") return;
+  const uri = `file:${encodeURI(path).replaceAll("?", "%3f").replaceAll("#", "%23")}?immutable=1`;
+  const connection = new Database(uri, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI);
+  try {
+    const pragma = check === "full" ? "integrity_check" : "quick_check";
+    const rows = connection.query(`PRAGMA ${pragma}(10)`).values();
+    if (rows.length === 1 && rows[0]?.[0] === "ok") return;
+    throw new WalsyncError(
+      "E_INTEGRITY",
+      `${name}: expected PRAGMA ${pragma} to say ok, found: ${rows.map((row) => String(row[0])).join("; ")}`,
+      { hint: "The source was damaged already when it was captured. --integrity none restores it as it was." },
+    );
+  } finally {
+    connection.close();
+  }
+}
