@@ -129,52 +129,6 @@ export function parseSize(text: string, label = "size", code: ErrorCode = "E_CON
   return bytes;
 }
 
-export interface S3Credentials {
-  accessKeyId: string;
-  secretAccessKey: string;
-  sessionToken?: string;
-}
-
-export interface S3Settings {
-  /** undefined: AWS itself. */
-  endpoint: string | undefined;
-  region: string;
-  /** undefined: the environment names none. */
-  credentials: S3Credentials | undefined;
-}
-
-export const DEFAULT_REGION = "us-east-1";
-
-/** S3 settings from AWS_* variables; `given` (flags, a file) wins over them. */
-export function resolveS3Settings(
-  env: Readonly<Record<string, string | undefined>>,
-  given: { endpoint?: string | undefined; region?: string | undefined } = {},
-): S3Settings {
-  const endpoint = given.endpoint || env.AWS_ENDPOINT_URL_S3 || undefined;
-  if (endpoint !== undefined && !/^https?:$/.test(URL.parse(endpoint)?.protocol ?? "")) {
-    throw invalid("E_CONFIG", "S3 endpoint", "a URL such as https://s3.example.com", endpoint);
-  }
-  const accessKeyId = env.AWS_ACCESS_KEY_ID || undefined;
-  const secretAccessKey = env.AWS_SECRET_ACCESS_KEY || undefined;
-  const sessionToken = env.AWS_SESSION_TOKEN || undefined;
-  if ((accessKeyId === undefined) !== (secretAccessKey === undefined)) {
-    // Half a pair is always a slip. Going on without credentials would end in a puzzling 403.
-    const [set, unset] =
-      accessKeyId === undefined ? ["SECRET_ACCESS_KEY", "ACCESS_KEY_ID"] : ["ACCESS_KEY_ID", "SECRET_ACCESS_KEY"];
-    throw new WalsyncError("E_CONFIG", `environment: AWS_${set} is set, AWS_${unset} is not`, {
-      hint: "Set both of them, or neither.",
-    });
-  }
-  return {
-    endpoint,
-    region: given.region || env.AWS_REGION || DEFAULT_REGION,
-    credentials:
-      accessKeyId === undefined || secretAccessKey === undefined
-        ? undefined
-        : { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) },
-  };
-}
-
 // --- internal ---
 
 const DURATION_UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };

@@ -4,7 +4,24 @@ import { type App, exitOnStrayErrors, runApp } from "./cli/app.ts";
 // Literal imports, so that the bundler sees them; functions, so that --help does not pay for the AWS SDK.
 const app: App = {
   description: "Continuous replication of live SQLite databases to S3-compatible storage, and restore to any moment",
-  commands: {},
+  commands: {
+    watch: {
+      summary: "replicate live databases continuously",
+      load: () => import("./commands/watch.ts").then((module) => module.default),
+    },
+    snapshot: {
+      summary: "ship a snapshot of one database",
+      load: () => import("./commands/snapshot.ts").then((module) => module.default),
+    },
+    restore: {
+      summary: "restore a database to its newest state or to any moment before",
+      load: () => import("./commands/restore.ts").then((module) => module.default),
+    },
+    list: {
+      summary: "list databases, and from when to when each can be restored",
+      load: () => import("./commands/list.ts").then((module) => module.default),
+    },
+  },
 };
 
 exitOnStrayErrors();

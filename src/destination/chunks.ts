@@ -7,7 +7,7 @@ import { assert } from "../assert.ts";
  */
 export function readOnce(
   next: () => Promise<Uint8Array | null>,
-  close: () => Promise<void> | void,
+  close: () => Promise<void> | void = () => {},
 ): AsyncIterable<Uint8Array> {
   let started = false;
   let closed = false;

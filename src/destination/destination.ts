@@ -29,7 +29,10 @@ export interface ObjectBody extends ObjectHead {
   chunks: AsyncIterable<Uint8Array>;
 }
 
-/** What to upload. A file is read in bounded parts, and may be read again after a failed part. */
+/**
+ * What to upload. A file is read in bounded parts, and may be read again after a failed part; one that has not exactly
+ * `sizeBytes` is a `WalsyncError` E_DISK, and nothing is written.
+ */
 export type WriteSource = { kind: "bytes"; bytes: Uint8Array } | { kind: "file"; path: string; sizeBytes: number };
 
 export interface WriteOptions {
@@ -70,7 +73,8 @@ export interface Destination {
   readonly capabilities: Capabilities;
   /**
    * Proves that the destination is there and answers to these credentials, and makes what may be made (a directory,
-   * never a bucket). Call it once before the first write.
+   * never a bucket). For writers, once before the first write: whoever only reads must not make a mistyped directory,
+   * and learns from the first list or read that it is missing.
    */
   prepare(options?: { signal?: AbortSignal | undefined }): Promise<void>;
   /** All keys below `prefix`, in byte order, page by page. `prefix` is "" or ends with "/". */

@@ -1,17 +1,15 @@
 /**
  * A directory as a destination: a local disk, or a network file system.
  *
- * A key is a path below the root. Files appear complete or not at all: each is written under a temporary name in its
- * own folder, synced, and then given its name with `link` (never replaces) or `rename` (replaces). Symbolic links
- * below the root are not followed: whoever may write there must not be able to point walsync at other files. The root
- * itself may be one.
+ * A key is a path below the root. Files appear complete or not at all (see `directory-files.ts`). Symbolic links below
+ * the root are not followed: whoever may write there must not be able to point walsync at other files. The root itself
+ * may be one. Only `prepare` and `write` make folders.
  *
  * Against other processes: "absent" needs no lock, since `link` fails if the name exists. Replacing takes a lock file
  * beside the key for the moment of looking at the old file and renaming the new one over it. `remove` takes none.
  */
-import { randomBytes } from "node:crypto";
 import { close, constants, fstat, open as openCallback, read, type Stats } from "node:fs";
-import { type FileHandle, link, lstat, mkdir, open, readdir, rename, rmdir, stat, unlink } from "node:fs/promises";
+import { type FileHandle, readdir, rmdir, stat } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { promisify } from "node:util";
 import { KiB } from "../bytes.ts";
@@ -29,7 +27,17 @@ import type {
   WriteResult,
   WriteSource,
 } from "./destination.ts";
-import { compareKeys, isOwnFileName, LOCK_FILE_PREFIX, requireKey, requirePrefix, TEMP_FILE_PREFIX } from "./keys.ts";
+import {
+  etagOf,
+  lstatOrNull,
+  probeFolder,
+  removeStaleTemporaries,
+  syncFolder,
+  unlinkIfThere,
+  writeAtomically,
+} from "./directory-files.ts";
+import { compareKeys, isOwnFileName, requireKey, requirePrefix } from "./keys.ts";
+import { SourceFile } from "./source.ts";
 
 const openFd = promisify(openCallback) as (path: string, flags: number) => Promise<number>;
 const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
@@ -43,17 +51,13 @@ const readFd = promisify(read) as (
 const closeFd = promisify(close);
 
 const CHUNK_SIZE = 256 * KiB;
-const FOLDER_MODE = 0o700;
-const FILE_MODE = 0o600;
-/** A lock is held for two system calls. One this old was left by a process that died in between. */
-const LOCK_STALE_MS = 10_000;
-const LOCK_POLL_MS = 5;
-const LOCK_WAIT_MAX_MS = 20_000;
 
 export class DirectoryDestination implements Destination {
   readonly url: string;
   readonly capabilities: Capabilities = { metadata: false };
   readonly #root: string;
+  /** Folders that were cleared of stale temporary files: once in a process is enough. */
+  readonly #cleared = new Set<string>();
 
   /** `rootPath` is created at the first write or by `prepare`, not here. */
   constructor(rootPath: string) {
@@ -64,10 +68,7 @@ export class DirectoryDestination implements Destination {
   async prepare(options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
     options.signal?.throwIfAborted();
     try {
-      await ensureFolder(this.#root);
-      const probePath = join(this.#root, temporaryName());
-      await (await open(probePath, "wx", FILE_MODE)).close();
-      await unlink(probePath);
+      await probeFolder(this.#root);
     } catch (error) {
       throw this.#fault(error, "", "a directory that can be written to");
     }
@@ -140,32 +141,15 @@ export class DirectoryDestination implements Destination {
     signal?.throwIfAborted();
     try {
       await this.#refuseLinkedFolders(key);
-      // Looking first spares the copy; `publish` decides.
-      if (condition === "absent" && (await lstatOrNull(this.#path(key))) !== null) return { kind: "refused" };
       const folder = dirname(this.#path(key));
-      const { file, path: temporaryPath } = await createTemporary(folder);
-      try {
-        let stats: Stats;
-        try {
-          await copyInto(file, source, options);
-          // A modification time that no other write of this key has: kernels stamp files with a clock that stands
-          // still for milliseconds, and file numbers are used again, so size, time and number alone could repeat.
-          const now = (performance.timeOrigin + performance.now()) / 1000;
-          await file.utimes(now, now);
-          await file.sync();
-          stats = await file.stat();
-        } finally {
-          await file.close();
-        }
-        signal?.throwIfAborted();
-        const published = await this.#publish(temporaryPath, this.#path(key), condition);
-        if (!published) return { kind: "refused" };
-        await syncFolder(folder);
-        return { kind: "written", etag: etagOf(stats) };
-      } finally {
-        // After `rename` it is gone; after `link` or a failure it is not.
-        await unlinkIfThere(temporaryPath);
+      if (!this.#cleared.has(folder)) {
+        await removeStaleTemporaries(folder);
+        this.#cleared.add(folder);
       }
+      const stats = await writeAtomically(this.#path(key), condition, signal, (file) =>
+        copyInto(file, source, options),
+      );
+      return stats === null ? { kind: "refused" } : { kind: "written", etag: etagOf(stats) };
     } catch (error) {
       if (signal?.aborted && error === signal.reason) throw error;
       throw this.#fault(error, key, "a file that can be written");
@@ -327,30 +311,6 @@ export class DirectoryDestination implements Destination {
     return false;
   }
 
-  /** Gives the temporary file its name. False: the condition did not hold. */
-  async #publish(temporaryPath: string, path: string, condition: WriteOptions["condition"]): Promise<boolean> {
-    if (condition === "absent") {
-      try {
-        await link(temporaryPath, path);
-        return true;
-      } catch (error) {
-        const errno = errnoOf(error) ?? "";
-        if (errno === "EEXIST") return false;
-        if (!NO_HARD_LINKS.has(errno)) throw error;
-        // This file system has no hard links. Under the lock, every walsync that writes here waits for the others.
-      }
-    }
-    return await withLock(path, async () => {
-      if (condition !== undefined) {
-        const stats = await lstatOrNull(path);
-        const holds = condition === "absent" ? stats === null : stats !== null && etagOf(stats) === condition.etag;
-        if (!holds) return false;
-      }
-      await rename(temporaryPath, path);
-      return true;
-    });
-  }
-
   /** Removes folders that became empty, up to the root: a bucket has no empty folders. */
   async #removeIfEmpty(startFolder: string): Promise<void> {
     for (let folder = startFolder; ; folder = dirname(folder)) {
@@ -385,7 +345,6 @@ const MAY_HEAL = new Set([
   ..."EAGAIN EBUSY EDQUOT EHOSTDOWN EHOSTUNREACH EINTR EIO EMFILE ENETDOWN ENETUNREACH ENFILE ENOMEM".split(" "),
   ..."ENOSPC ENOTCONN ESTALE ETIMEDOUT ETXTBSY".split(" "),
 ]);
-const NO_HARD_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"]);
 
 const HINTS: Partial<Record<string, string>> = {
   EACCES: "Give this user the right to read and write there.",
@@ -393,79 +352,12 @@ const HINTS: Partial<Record<string, string>> = {
   EROFS: "The file system is mounted read-only.",
   ENOSPC: "Free some space there.",
   EDQUOT: "Free some space there, or raise the quota.",
-  ENOTDIR: "A part of the path is a file.",
+  EEXIST: "There is a file of this name; choose another path.",
+  ENOTDIR: "A part of the path is a file; choose another path.",
 };
 
 function infoOf(key: string, stats: Stats): ObjectInfo {
   return { key, sizeBytes: stats.size, modifiedAt: stats.mtime, etag: etagOf(stats) };
-}
-
-/** Every write makes a new file with its own time (see `write`), so this differs whenever the content may. */
-function etagOf(stats: Stats): string {
-  return `${stats.size.toString(16)}-${Math.round(stats.mtimeMs * 1000).toString(16)}-${stats.ino.toString(16)}`;
-}
-
-async function lstatOrNull(path: string): Promise<Stats | null> {
-  try {
-    return await lstat(path);
-  } catch (error) {
-    const errno = errnoOf(error);
-    if (errno === "ENOENT" || errno === "ENOTDIR") return null;
-    throw error;
-  }
-}
-
-function temporaryName(): string {
-  return `${TEMP_FILE_PREFIX}${randomBytes(8).toString("hex")}`;
-}
-
-async function createTemporary(folder: string): Promise<{ file: FileHandle; path: string }> {
-  const path = join(folder, temporaryName());
-  // Three times: another process may remove the folder, empty as it is, between our making it and our using it.
-  for (let attempt = 1; ; attempt++) {
-    try {
-      return { file: await open(path, "wx", FILE_MODE), path };
-    } catch (error) {
-      if (errnoOf(error) !== "ENOENT" || attempt > 3) throw error;
-      await ensureFolder(folder);
-    }
-  }
-}
-
-/** As `mkdir -p`, and what it made survives a power loss. */
-async function ensureFolder(folder: string): Promise<void> {
-  try {
-    await mkdir(folder, { mode: FOLDER_MODE });
-  } catch (error) {
-    const errno = errnoOf(error);
-    if (errno === "EEXIST") {
-      if (!(await stat(folder)).isDirectory()) throw error;
-      return;
-    }
-    if (errno !== "ENOENT" || dirname(folder) === folder) throw error;
-    await ensureFolder(dirname(folder));
-    await ensureFolder(folder);
-    return;
-  }
-  await syncFolder(dirname(folder));
-}
-
-async function syncFolder(folder: string): Promise<void> {
-  const handle = await open(folder, constants.O_RDONLY);
-  try {
-    await handle.sync();
-  } finally {
-    await handle.close();
-  }
-}
-
-async function unlinkIfThere(path: string): Promise<void> {
-  try {
-    await unlink(path);
-  } catch (error) {
-    const errno = errnoOf(error);
-    if (errno !== "ENOENT" && errno !== "ENOTDIR") throw error;
-  }
 }
 
 async function copyInto(file: FileHandle, source: WriteSource, options: WriteOptions): Promise<void> {
@@ -474,27 +366,15 @@ async function copyInto(file: FileHandle, source: WriteSource, options: WriteOpt
     options.onProgress?.(source.bytes.length);
     return;
   }
-  // A source that cannot be read is a fault of the local disk, not of the destination.
-  let from: FileHandle;
+  const from = await SourceFile.open(source.path, source.sizeBytes);
   try {
-    from = await open(source.path, constants.O_RDONLY);
-  } catch (error) {
-    throw sourceFault(source.path, `a file that can be read, found ${messageOf(error)}`, error);
-  }
-  try {
-    const buffer = Buffer.allocUnsafeSlow(Math.max(1, Math.min(CHUNK_SIZE, source.sizeBytes)));
-    for (let position = 0; position < source.sizeBytes; ) {
+    const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_SIZE, from.sizeBytes));
+    for (let position = 0; position < from.sizeBytes; ) {
       options.signal?.throwIfAborted();
-      const wanted = Math.min(buffer.length, source.sizeBytes - position);
-      let bytesRead: number;
-      try {
-        ({ bytesRead } = await from.read(buffer, 0, wanted, position));
-      } catch (error) {
-        throw sourceFault(source.path, `a file that can be read, found ${messageOf(error)}`, error);
-      }
-      if (bytesRead === 0) throw sourceFault(source.path, `${source.sizeBytes} bytes, found ${position}`);
-      await writeFully(file, buffer.subarray(0, bytesRead));
-      position += bytesRead;
+      const chunk = buffer.subarray(0, Math.min(buffer.length, from.sizeBytes - position));
+      await from.read(chunk, position);
+      await writeFully(file, chunk);
+      position += chunk.length;
       options.onProgress?.(position);
     }
   } finally {
@@ -502,56 +382,9 @@ async function copyInto(file: FileHandle, source: WriteSource, options: WriteOpt
   }
 }
 
-function sourceFault(path: string, expectedAndFound: string, cause?: unknown): WalsyncError {
-  return new WalsyncError("E_DISK", `${path}: expected ${expectedAndFound}`, { cause });
-}
-
 async function writeFully(file: FileHandle, bytes: Uint8Array): Promise<void> {
   for (let offset = 0; offset < bytes.length; ) {
     const { bytesWritten } = await file.write(bytes, offset, bytes.length - offset, null);
     offset += bytesWritten;
   }
-}
-
-/**
- * Runs `action` while holding the lock of `path`: a file that only one process can create. A lock whose owner died is
- * taken over once it is old: renaming it away succeeds for one process only.
- */
-async function withLock<T>(path: string, action: () => Promise<T>): Promise<T> {
-  const lockPath = join(dirname(path), `${LOCK_FILE_PREFIX}${path.slice(dirname(path).length + 1)}`.slice(0, 250));
-  const deadline = performance.now() + LOCK_WAIT_MAX_MS;
-  for (;;) {
-    try {
-      await (await open(lockPath, "wx", FILE_MODE)).close();
-      break;
-    } catch (error) {
-      if (errnoOf(error) !== "EEXIST") throw error;
-    }
-    const stats = await lstatOrNull(lockPath);
-    if (stats !== null && Date.now() - stats.mtimeMs > LOCK_STALE_MS) await takeAwayStaleLock(lockPath, stats.ino);
-    else if (performance.now() > deadline) {
-      throw new DestinationError(`${path}: expected its lock to become free, found ${lockPath} still there`, {
-        retryable: true,
-        hint: "Another process writes here all the time, or the clocks of two machines differ.",
-      });
-    } else await Bun.sleep(LOCK_POLL_MS * (1 + Math.random()));
-  }
-  try {
-    return await action();
-  } finally {
-    await unlinkIfThere(lockPath);
-  }
-}
-
-async function takeAwayStaleLock(lockPath: string, staleIno: number): Promise<void> {
-  const awayPath = join(dirname(lockPath), temporaryName());
-  try {
-    await rename(lockPath, awayPath);
-    // Somebody else may have taken the stale one away and locked anew in between. Give that lock back.
-    if ((await lstat(awayPath)).ino !== staleIno) await link(awayPath, lockPath);
-  } catch (error) {
-    const errno = errnoOf(error);
-    if (errno !== "ENOENT" && errno !== "EEXIST") throw error;
-  }
-  await unlinkIfThere(awayPath);
 }

@@ -5,9 +5,10 @@ import { DestinationError } from "../errors.ts";
 export const TEMP_FILE_PREFIX = ".tmp-";
 export const LOCK_FILE_PREFIX = ".lock-";
 
-/** S3 keys hold at most 1024 bytes, the prefix included; a file name holds at most 255 on common file systems. */
+/** S3 keys hold at most 1024 bytes, the prefix included. */
 const KEY_BYTES_MAX = 1024;
-const SEGMENT_BYTES_MAX = 255;
+/** A file name holds at most 255 bytes on common file systems. This leaves room for `LOCK_FILE_PREFIX` before it. */
+const SEGMENT_BYTES_MAX = 240;
 
 /**
  * Says what is wrong with `key`, or null if nothing is. A key is one or more segments joined by "/", and means the

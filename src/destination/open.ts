@@ -4,6 +4,8 @@ import { DestinationError, messageOf, WalsyncError } from "../errors.ts";
 import type { Destination } from "./destination.ts";
 import { DirectoryDestination } from "./directory.ts";
 import { keyFault } from "./keys.ts";
+import type { RetryOptions } from "./retry.ts";
+import type { S3Options } from "./s3-requests.ts";
 
 export type DestinationAddress =
   | {
@@ -23,8 +25,8 @@ export interface DestinationSettings {
   endpoint?: string | undefined;
   region?: string | undefined;
   forcePathStyle?: boolean | undefined;
-  storageClass?: string | undefined;
-  sse?: string | undefined;
+  /** How the parts of an upload are tried again: what `withRetry` gets for everything else. */
+  partRetry?: RetryOptions | undefined;
   /** Where credentials and defaults come from. The process environment if absent. */
   env?: Readonly<Record<string, string | undefined>>;
 }
@@ -69,7 +71,7 @@ export async function openDestination(
 }
 
 /** What an S3 address, settings and environment mean together. Pure. */
-export function resolveS3(address: DestinationAddress & { kind: "s3" }, settings: DestinationSettings) {
+export function resolveS3(address: DestinationAddress & { kind: "s3" }, settings: DestinationSettings): S3Options {
   const env = settings.env ?? process.env;
   const given = (name: string): string | undefined => (env[name] === "" ? undefined : env[name]);
   const endpoint = address.endpoint ?? settings.endpoint ?? given("AWS_ENDPOINT_URL_S3");
@@ -97,8 +99,7 @@ export function resolveS3(address: DestinationAddress & { kind: "s3" }, settings
     region: address.region ?? settings.region ?? given("AWS_REGION") ?? "us-east-1",
     // Most servers that are not AWS have no DNS name per bucket.
     forcePathStyle: address.forcePathStyle ?? settings.forcePathStyle ?? isForeignEndpoint(checkedEndpoint),
-    storageClass: settings.storageClass,
-    sse: settings.sse,
+    partRetry: settings.partRetry,
     credentials: { accessKeyId, secretAccessKey, sessionToken: given("AWS_SESSION_TOKEN") },
   };
 }

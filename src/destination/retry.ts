@@ -1,7 +1,8 @@
 /**
- * Wrappers that keep the `Destination` contract: one tries again what may heal, one bounds the requests in flight.
- * Use them as `withRetry(limitConcurrency(destination, gate))`: then a request that sleeps before its next attempt
- * does not keep others out.
+ * A wrapper that keeps the `Destination` contract and tries again what may heal.
+ *
+ * Together with a bound it is `withRetry(limitConcurrency(destination, gate))`: then a request that sleeps before its
+ * next attempt does not keep others out.
  */
 import { assert } from "../assert.ts";
 import { MiB } from "../bytes.ts";
@@ -70,58 +71,6 @@ export async function retrying<T>(
  */
 export function withRetry(destination: Destination, options: RetryOptions = {}): Destination {
   return new RetryingDestination(destination, options);
-}
-
-/** A bound on how many actions run at once; the others wait in line. Share one to bound a whole process. */
-export class Gate {
-  #free: number;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(limit: number) {
-    assert(Number.isInteger(limit) && limit >= 1, "a gate lets at least one through");
-    this.#free = limit;
-  }
-
-  /** Rejects with the signal's reason if that comes before the turn does. */
-  async run<T>(action: () => Promise<T>, signal?: AbortSignal): Promise<T> {
-    await this.#enter(signal);
-    try {
-      return await action();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free++;
-      else next(); // The place is handed on, so nobody who came later can slip in.
-    }
-  }
-
-  async #enter(signal?: AbortSignal): Promise<void> {
-    signal?.throwIfAborted();
-    if (this.#free > 0) {
-      this.#free--;
-      return;
-    }
-    await new Promise<void>((resolve, reject) => {
-      const enter = (): void => {
-        signal?.removeEventListener("abort", leave);
-        resolve();
-      };
-      const leave = (): void => {
-        this.#waiting.splice(this.#waiting.indexOf(enter), 1);
-        reject(signal?.reason);
-      };
-      this.#waiting.push(enter);
-      signal?.addEventListener("abort", leave, { once: true });
-    });
-  }
-}
-
-/**
- * The same destination with at most `limit` requests in flight; pass one `Gate` to share the bound among several.
- * A body counts until its first byte is there, not until it is read: a merge that reads many bodies side by side
- * would otherwise wait for itself. Whoever reads several at once bounds that on its own.
- */
-export function limitConcurrency(destination: Destination, limit: number | Gate): Destination {
-  return new LimitedDestination(destination, typeof limit === "number" ? new Gate(limit) : limit);
 }
 
 // --- internal ---
@@ -307,69 +256,5 @@ class RetryingDestination implements Destination {
         await current?.return?.();
       },
     );
-  }
-}
-
-class LimitedDestination implements Destination {
-  readonly #inner: Destination;
-  readonly #gate: Gate;
-
-  constructor(inner: Destination, gate: Gate) {
-    this.#inner = inner;
-    this.#gate = gate;
-  }
-
-  get url() {
-    return this.#inner.url;
-  }
-
-  get capabilities() {
-    return this.#inner.capabilities;
-  }
-
-  prepare(options: Parameters<Destination["prepare"]>[0] = {}) {
-    return this.#gate.run(() => this.#inner.prepare(options), options.signal);
-  }
-
-  list(prefix: string, options: ListOptions = {}) {
-    return this.#limited(this.#inner.list(prefix, options), options.signal);
-  }
-
-  listFolders(prefix: string, options: { signal?: AbortSignal | undefined } = {}) {
-    return this.#limited(this.#inner.listFolders(prefix, options), options.signal);
-  }
-
-  head(key: string, options: Parameters<Destination["head"]>[1] = {}) {
-    return this.#gate.run(() => this.#inner.head(key, options), options.signal);
-  }
-
-  read(key: string, options: ReadOptions = {}) {
-    return this.#gate.run(() => this.#inner.read(key, options), options.signal);
-  }
-
-  write(...[key, source, options = {}]: Parameters<Destination["write"]>) {
-    return this.#gate.run(() => this.#inner.write(key, source, options), options.signal);
-  }
-
-  remove(keys: readonly string[], options: Parameters<Destination["remove"]>[1] = {}) {
-    return this.#gate.run(() => this.#inner.remove(keys, options), options.signal);
-  }
-
-  close(): void {
-    this.#inner.close();
-  }
-
-  /** Passes the gate for each step: a list whose reader is slow must not keep a place while nothing is in flight. */
-  async *#limited<T>(items: AsyncIterable<T>, signal: AbortSignal | undefined): AsyncGenerator<T> {
-    const iterator = items[Symbol.asyncIterator]();
-    try {
-      for (;;) {
-        const step = await this.#gate.run(() => iterator.next(), signal);
-        if (step.done) return;
-        yield step.value;
-      }
-    } finally {
-      await iterator.return?.();
-    }
   }
 }

@@ -34,7 +34,7 @@ export function failureParts(error: unknown): FailureParts {
   const codes = [shape.Code, shape.code, status === undefined ? "" : shape.name];
   const code = codes.find((one): one is string => typeof one === "string" && one !== "") ?? "";
   // Without a body (every answer to HEAD) the SDK makes up a name: it says no more than the status.
-  const isMadeUp = /^(Unknown|UnknownError|Error|[0-9]+)$/.test(code);
+  const isMadeUp = /^(Unknown|UnknownError|Error|NotFound|[0-9]+)$/.test(code);
   return { code: isMadeUp ? "" : code, status, message: messageOf(error) };
 }
 
@@ -62,6 +62,15 @@ export function isNotImplemented(error: unknown): boolean {
   return status === 501 || code === "NotImplemented";
 }
 
+/**
+ * True if the answer says that there is no such key. Other things are reported with 404 too (a bucket, a user), and none
+ * of them may read as "no such file". Without a code it is for the caller to find out whether the bucket is there.
+ */
+export function isMissingKey(error: unknown): boolean {
+  const { code, status } = failureParts(error);
+  return code === "NoSuchKey" || (status === 404 && code === "");
+}
+
 // --- internal ---
 
 const CREDENTIALS_HINT = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.";
@@ -76,6 +85,7 @@ function judge(parts: FailureParts, context: RequestContext): { retryable: boole
     case "InvalidBucketName":
       return never(`"${context.bucket}" cannot be the name of a bucket.`);
     case "InvalidAccessKeyId":
+    case "XAdminUserNotFound": // versitygw
       return never(`${at} does not know this access key. Check AWS_ACCESS_KEY_ID, and that it belongs there.`);
     case "SignatureDoesNotMatch":
       return never("Check AWS_SECRET_ACCESS_KEY: it does not belong to this access key.");

@@ -22,7 +22,16 @@ export interface PinnedState {
   cursor: WalCursor | null;
 }
 
-export type ScanProgress = (doneBytes: number, totalBytes: number) => void;
+export interface StagedScan {
+  file: OutboxFile;
+  /** Database checksum of the scanned state. */
+  checksum: bigint;
+}
+
+export interface ScanOptions {
+  onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  signal?: AbortSignal | undefined;
+}
 
 /**
  * Pins the newest commit and tells exactly which one it is. Throws E_WAL if the WAL cannot be read up to it.
@@ -49,21 +58,35 @@ export function pinState(database: PinnedDatabase): PinnedState {
   });
 }
 
-/** Stages a snapshot of `state` as 1-`txid`, and builds the page table if asked to (the first snapshot). */
+/** Stages a snapshot of `state` as 1-`txid`, and fills the page table if one is given. */
 export async function stageSnapshot(
   database: PinnedDatabase,
   state: PinnedState,
   outbox: Outbox,
   txid: Txid,
   timestampMs: number,
-  tableWriter: PageTableWriter | null,
-  onProgress?: ScanProgress,
-): Promise<{ file: OutboxFile; checksum: bigint }> {
+  table: PageTableWriter | null,
+  options: ScanOptions = {},
+): Promise<StagedScan> {
   const header = headerOf(database, state, { minTxid: 1n, maxTxid: txid, preApplyChecksum: 0n, timestampMs });
-  return scanInto(database, state, outbox, header, null, tableWriter, onProgress);
+  const staging = outbox.stage(header, 0);
+  try {
+    const encodeAll: PageVisitor = (pgno, page, sum) => {
+      table?.add(pgno, sum.hi, sum.lo);
+      staging.encoder.encodePage(pgno, page);
+    };
+    const checksum = await scanPages(database, state, encodeAll, options);
+    return { file: staging.commit(checksum), checksum };
+  } catch (error) {
+    staging.abort();
+    throw error;
+  }
 }
 
-/** Stages every page that differs from `known` as increment `txid`; without a table, every page. */
+/**
+ * Stages every page that differs from `known` as increment `txid`; without `known`, every page. `file` is null if nothing
+ * differs: there is nothing to ship then.
+ */
 export async function stageResync(
   database: PinnedDatabase,
   state: PinnedState,
@@ -72,10 +95,35 @@ export async function stageResync(
   timestampMs: number,
   preApplyChecksum: bigint,
   known: PageTable | null,
-  tableWriter: PageTableWriter,
-): Promise<{ file: OutboxFile; checksum: bigint }> {
+  table: PageTableWriter | null,
+  options: ScanOptions = {},
+): Promise<{ file: OutboxFile | null; checksum: bigint }> {
   const header = headerOf(database, state, { minTxid: txid, maxTxid: txid, preApplyChecksum, timestampMs });
-  return scanInto(database, state, outbox, header, known, tableWriter);
+  const staging = outbox.stage(header, 0);
+  try {
+    const encodeChanged: PageVisitor = (pgno, page, sum) => {
+      table?.add(pgno, sum.hi, sum.lo);
+      if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page);
+    };
+    const checksum = await scanPages(database, state, encodeChanged, options);
+    const unchanged = staging.encoder.pageCount === 0 && known?.commit === state.head.commit;
+    if (!unchanged) return { file: staging.commit(checksum), checksum };
+    staging.abort();
+    return { file: null, checksum };
+  } catch (error) {
+    staging.abort();
+    throw error;
+  }
+}
+
+/** Fills the page table alone, and returns the database checksum. */
+export function fillTable(
+  database: PinnedDatabase,
+  state: PinnedState,
+  table: PageTableWriter,
+  options: ScanOptions = {},
+): Promise<bigint> {
+  return scanPages(database, state, (pgno, _page, sum) => table.add(pgno, sum.hi, sum.lo), options);
 }
 
 // --- internal ---
@@ -83,6 +131,9 @@ export async function stageResync(
 const PIN_ATTEMPTS = 50;
 /** How much is read before others get their turn: a few milliseconds of work. */
 const TURN_SIZE = 2 * MiB;
+
+/** `page` and `sum` are borrowed: valid during the call. */
+type PageVisitor = (pgno: number, page: Uint8Array, sum: U64Halves) => void;
 
 function headerOf(
   database: PinnedDatabase,
@@ -102,38 +153,29 @@ function headerOf(
   };
 }
 
-async function scanInto(
+/** Visits every page with its checksum, and returns the database checksum. */
+async function scanPages(
   database: PinnedDatabase,
   state: PinnedState,
-  outbox: Outbox,
-  header: LtxHeader,
-  known: PageTable | null,
-  tableWriter: PageTableWriter | null,
-  onProgress?: ScanProgress,
-): Promise<{ file: OutboxFile; checksum: bigint }> {
+  visit: PageVisitor,
+  { onProgress, signal }: ScanOptions,
+): Promise<bigint> {
   const { commit } = state.head;
-  const staging = outbox.stage(header, 0);
-  try {
-    const total = new ChecksumAccumulator();
-    const sum: U64Halves = { hi: 0, lo: 0 };
-    const turnPages = Math.max(1, Math.floor(TURN_SIZE / database.pageSize));
-    for (let first = 1; first <= commit; first += turnPages) {
-      const last = Math.min(commit, first + turnPages - 1);
-      readPages(database, state.overlay, first, last, (pgno, page) => {
-        pageChecksum(pgno, page, sum);
-        total.xorPage(sum.hi, sum.lo);
-        tableWriter?.add(pgno, sum.hi, sum.lo);
-        if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page);
-      });
-      onProgress?.(last * database.pageSize, commit * database.pageSize);
-      await nextTurn();
-    }
-    const checksum = total.value();
-    return { file: staging.commit(checksum), checksum };
-  } catch (error) {
-    staging.abort();
-    throw error;
+  const total = new ChecksumAccumulator();
+  const sum: U64Halves = { hi: 0, lo: 0 };
+  const turnPages = Math.max(1, Math.floor(TURN_SIZE / database.pageSize));
+  for (let first = 1; first <= commit; first += turnPages) {
+    const last = Math.min(commit, first + turnPages - 1);
+    readPages(database, state.overlay, first, last, (pgno, page) => {
+      pageChecksum(pgno, page, sum);
+      total.xorPage(sum.hi, sum.lo);
+      visit(pgno, page, sum);
+    });
+    onProgress?.(last * database.pageSize, commit * database.pageSize);
+    await nextTurn();
+    signal?.throwIfAborted();
   }
+  return total.value();
 }
 
 function nextTurn(): Promise<void> {

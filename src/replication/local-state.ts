@@ -7,15 +7,17 @@
  *     <12 hex digits>/          one folder per destination URL and name
  *       position.json  pages.crc  outbox/
  */
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { assert } from "../assert.ts";
 import { KiB } from "../bytes.ts";
 import { asDiskError } from "../durable.ts";
+import { errnoOf } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
-import { Outbox, type OutboxFile } from "./outbox.ts";
+import { claimsTxid, Outbox, type OutboxFile } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
 import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
 
@@ -35,6 +37,19 @@ export function lockDatabase(stateFolder: string, databasePath: string): HeldLoc
   } catch (error) {
     throw asDiskError(stateFolder, error);
   }
+}
+
+/** The name that the database of this state folder has at a destination already, or null. The newest one if it changed. */
+export function keptName(stateFolder: string, destinationUrl: string): string | null {
+  let kept: { name: string; modifiedMs: number } | null = null;
+  for (const folder of foldersIn(stateFolder)) {
+    const path = join(stateFolder, folder, POSITION_FILE);
+    const modifiedMs = statSync(path, { throwIfNoEntry: false })?.mtimeMs;
+    if (modifiedMs === undefined || (kept !== null && kept.modifiedMs >= modifiedMs)) continue;
+    const position = readPosition(path);
+    if (position?.destination === destinationUrl) kept = { name: position.name, modifiedMs };
+  }
+  return kept?.name ?? null;
 }
 
 export class LocalState {
@@ -64,8 +79,8 @@ export class LocalState {
    */
   recover(walFd: number): void {
     if (this.position === null) return;
-    for (const file of this.outbox.list()) {
-      if (file.minTxid !== file.maxTxid || file.maxTxid <= this.position.captured.txid) continue;
+    for (const file of this.outbox.files) {
+      if (!claimsTxid(file) || file.maxTxid <= this.position.captured.txid) continue;
       this.position.captured = this.#replay(file, walFd, this.position.captured);
     }
     const { captured } = this.position;
@@ -75,9 +90,52 @@ export class LocalState {
     }
   }
 
-  /** Starts a new table; it takes effect with `PageTableWriter.install`. */
+  /** Our database checksum after the last acknowledged transaction; null if it cannot be told any more. */
+  checksumAtShipped(): bigint | null {
+    if (this.position === null) return null;
+    const { shippedTxid, captured } = this.position;
+    if (shippedTxid === captured.txid) return captured.checksum;
+    const next = this.outbox.files.find((file) => file.minTxid === shippedTxid + 1n && claimsTxid(file));
+    if (next === undefined) return null;
+    const reader = new LtxFileReader(next.path, READ_SIZE);
+    reader.close();
+    return reader.header.preApplyChecksum;
+  }
+
+  /** Starts a new table; it takes effect with `install`. */
   newTable(pageSize: number): PageTableWriter {
-    return new PageTableWriter(this.#tablePath, pageSize);
+    try {
+      return new PageTableWriter(this.#tablePath, pageSize);
+    } catch (error) {
+      throw asDiskError(this.#tablePath, error);
+    }
+  }
+
+  /** Makes a position reached by a scan of the whole database, and the table that came with it, the ones that hold. */
+  install(table: PageTableWriter, position: Position): void {
+    this.table?.close();
+    this.table = null;
+    try {
+      this.table = table.install(position.captured.commit, position.captured.txid);
+    } catch (error) {
+      throw asDiskError(this.#tablePath, error);
+    }
+    this.save(position);
+  }
+
+  /**
+   * Counts in a staged file. If the table cannot take it, the file stays good and the table is given up: the next look
+   * builds a new one.
+   */
+  advance(change: PageChecksums, captured: Captured): void {
+    assert(this.position !== null, "a chain has begun");
+    this.position.captured = captured;
+    try {
+      this.table?.applyChange(change, captured.commit);
+    } catch {
+      this.table?.close();
+      this.table = null;
+    }
   }
 
   /** Records how far everything is. The table goes first: the position promises what it holds. */
@@ -97,7 +155,7 @@ export class LocalState {
   }
 
   get #positionPath(): string {
-    return join(this.#folder, "position.json");
+    return join(this.#folder, POSITION_FILE);
   }
 
   get #tablePath(): string {
@@ -106,7 +164,7 @@ export class LocalState {
 
   /** Without a position nothing here was ever promised to anybody. */
   #forget(): void {
-    for (const file of this.outbox.list()) this.outbox.remove(file);
+    for (const file of [...this.outbox.files]) this.outbox.remove(file);
     rmSync(this.#tablePath, { force: true });
   }
 
@@ -141,6 +199,7 @@ export class LocalState {
       checksum: trailer.postApplyChecksum,
       commit: header.commit,
       pageSize: header.pageSize,
+      timestampMs: header.timestampMs,
       // A full scan has no place in the WAL: the next look compares the database.
       cursor: header.walSize === 0 ? null : cursorAt(walFd, header.pageSize, { salt1, salt2, walOffset }),
       changeCount: null,
@@ -151,6 +210,18 @@ export class LocalState {
 // --- internal ---
 
 const READ_SIZE = 256 * KiB;
+const POSITION_FILE = "position.json";
+
+function foldersIn(stateFolder: string): string[] {
+  try {
+    return readdirSync(stateFolder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map((entry) => entry.name);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return [];
+    throw asDiskError(stateFolder, error);
+  }
+}
 
 function digest(text: string): string {
   return new Bun.CryptoHasher("sha256").update(text).digest("hex").slice(0, 12);

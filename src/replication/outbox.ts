@@ -15,44 +15,56 @@ export interface OutboxFile extends TxidRange {
   sizeBytes: number;
   /** SQLite transactions in it; 0 for snapshots and resyncs, which are not made of transactions. */
   commits: number;
+  /** Hex digest of the bytes; null for a file that an earlier process left. */
+  sha256: string | null;
+}
+
+/** True for a file that claims a txid of its own; false for a later snapshot, which only repeats what others hold. */
+export function claimsTxid(range: TxidRange): boolean {
+  return range.minTxid === range.maxTxid;
 }
 
 export class Outbox {
   readonly #folder: string;
+  readonly #files: OutboxFile[];
+  #sizeBytes = 0;
 
   /** Opens the folder, and removes what a crash left half written. */
   constructor(folder: string) {
     this.#folder = folder;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
-    for (const name of readdirSync(folder)) if (name.includes(".tmp-")) rmSync(join(folder, name), { force: true });
+    const names = readdirSync(folder);
+    for (const name of names) if (name.includes(".tmp-")) rmSync(join(folder, name), { force: true });
+    this.#files = names.map((name) => describe(folder, name)).filter((file) => file !== null);
+    this.#files.sort((a, b) => Number(a.maxTxid - b.maxTxid) || Number(b.minTxid - a.minTxid));
+    for (const file of this.#files) this.#sizeBytes += file.sizeBytes;
   }
 
-  /** All files, oldest first. A snapshot sorts behind the increment with the same last txid. */
-  list(): OutboxFile[] {
-    const files: OutboxFile[] = [];
-    for (const name of readdirSync(this.#folder)) {
-      const match = FILE_NAME.exec(name);
-      if (match === null) continue;
-      const path = join(this.#folder, name);
-      files.push({
-        path,
-        minTxid: BigInt(`0x${match[1]}`),
-        maxTxid: BigInt(`0x${match[2]}`),
-        commits: Number(match[3]),
-        sizeBytes: statSync(path).size,
-      });
-    }
-    return files.sort((a, b) => Number(a.maxTxid - b.maxTxid) || Number(b.minTxid - a.minTxid));
+  /** What is there, oldest first. A snapshot stands behind the increment with the same last txid. */
+  get files(): readonly OutboxFile[] {
+    return this.#files;
+  }
+
+  /** Bytes of all files. */
+  get sizeBytes(): number {
+    return this.#sizeBytes;
   }
 
   /** Starts a file. Nothing is visible before `Staging.commit`. */
   stage(header: LtxHeader, commits: number): Staging {
     const name = `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.${commits}.ltx`;
-    return new Staging(join(this.#folder, name), header, commits);
+    return new Staging(join(this.#folder, name), header, commits, (file) => {
+      this.#files.push(file);
+      this.#sizeBytes += file.sizeBytes;
+    });
   }
 
   remove(file: OutboxFile): void {
     rmSync(file.path, { force: true });
+    const at = this.#files.indexOf(file);
+    if (at < 0) return;
+    this.#files.splice(at, 1);
+    this.#sizeBytes -= file.sizeBytes;
   }
 }
 
@@ -64,12 +76,15 @@ export class Staging {
   readonly #fd: number;
   readonly #header: LtxHeader;
   readonly #commits: number;
+  readonly #hasher = new Bun.CryptoHasher("sha256");
+  readonly #onCommit: (file: OutboxFile) => void;
 
-  constructor(path: string, header: LtxHeader, commits: number) {
+  constructor(path: string, header: LtxHeader, commits: number, onCommit: (file: OutboxFile) => void) {
     this.#path = path;
     this.#temp = `${path}.tmp-${process.pid}`;
     this.#header = header;
     this.#commits = commits;
+    this.#onCommit = onCommit;
     try {
       this.#fd = openSync(this.#temp, "w", 0o600);
     } catch (error) {
@@ -79,6 +94,7 @@ export class Staging {
     this.encoder = new LtxEncoder(
       (bytes) => {
         try {
+          this.#hasher.update(bytes);
           writeFully(this.#fd, bytes);
           // Spreads the writing of a large snapshot over time, so that the fsync at the end does not stall the host.
           unsynced += bytes.byteLength;
@@ -95,24 +111,35 @@ export class Staging {
     );
   }
 
-  /** Finishes the file and makes it durable and visible. */
+  /** Finishes the file and makes it durable and visible. If it throws, call `abort`. */
   commit(postApplyChecksum: bigint): OutboxFile {
     this.encoder.finish(postApplyChecksum);
     try {
       fsyncSync(this.#fd);
-      closeSync(this.#fd);
       renameDurably(this.#temp, this.#path);
     } catch (error) {
       throw asDiskError(this.#path, error);
     }
+    closeSync(this.#fd);
     const { minTxid, maxTxid } = this.#header;
-    return { path: this.#path, minTxid, maxTxid, commits: this.#commits, sizeBytes: this.encoder.sizeBytes };
+    const file: OutboxFile = {
+      path: this.#path,
+      minTxid,
+      maxTxid,
+      commits: this.#commits,
+      sizeBytes: this.encoder.sizeBytes,
+      sha256: this.#hasher.digest("hex"),
+    };
+    this.#onCommit(file);
+    return file;
   }
 
-  /** Drops the file. */
+  /** Drops the file, also one whose name may or may not have become durable. */
   abort(): void {
+    this.encoder.abort();
     closeSync(this.#fd);
     rmSync(this.#temp, { force: true });
+    rmSync(this.#path, { force: true });
   }
 }
 
@@ -120,3 +147,17 @@ export class Staging {
 
 const FILE_NAME = /^([0-9a-f]{16})-([0-9a-f]{16})\.(\d+)\.ltx$/;
 const SYNC_EVERY = 64 * MiB;
+
+function describe(folder: string, name: string): OutboxFile | null {
+  const match = FILE_NAME.exec(name);
+  if (match === null) return null;
+  const path = join(folder, name);
+  return {
+    path,
+    minTxid: BigInt(`0x${match[1]}`),
+    maxTxid: BigInt(`0x${match[2]}`),
+    commits: Number(match[3]),
+    sizeBytes: statSync(path).size,
+    sha256: null,
+  };
+}

@@ -6,7 +6,7 @@
  * is zero. Changes reach the file only after the LTX file that carries those pages is staged; the stamp says up to
  * which txid they are durable, and `applyChange` may be repeated for any later file of the outbox.
  */
-import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, renameSync, writeSync } from "node:fs";
+import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { assert } from "../assert.ts";
 import { syncFolder } from "../durable.ts";
@@ -163,6 +163,12 @@ export class PageTableWriter {
     const table = PageTable.open(this.#path, this.#pageSize);
     assert(table !== null, "a table just written can be opened");
     return table;
+  }
+
+  /** Drops what was written; the old table stays. */
+  abort(): void {
+    closeSync(this.#fd);
+    rmSync(this.#temp, { force: true });
   }
 
   #push(high: number, low: number): void {

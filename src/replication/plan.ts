@@ -11,11 +11,11 @@ import type { Captured } from "./position.ts";
 /** Why the whole database must be compared with what was shipped. Counted in the metrics under these words. */
 export type ResyncReason =
   | "no-page-table" //     the local state is missing or damaged
-  | "remote-ahead" //      the destination's chain does not end at our position
   | "position-unknown" //  the position has no cursor in the WAL
   | "page-size-changed" // VACUUM rewrote the database with other pages
   | "wal-truncated" //     the WAL is shorter than what was captured from it
   | "wal-restarted" //     the WAL restarted, and the count of commits does not prove that nothing was lost
+  | "checksum-differs" //  pages changed that no transaction of the WAL wrote
   | "wal-unreadable"; //   frames that SQLite counts as committed do not pass their checksums
 
 export type CapturePlan =
@@ -29,7 +29,8 @@ export type CapturePlan =
 export function planCapture(captured: Captured, head: WalIndexHead): CapturePlan {
   if (head.pageSize !== captured.pageSize) return { kind: "resync", reason: "page-size-changed" };
   const { cursor } = captured;
-  if (cursor === null) return planWithoutCursor(captured, head);
+  // An empty WAL had no generation yet: whatever is in it now is as good as restarted.
+  if (cursor === null) return planRestarted(captured, head, "position-unknown");
   const capturedFrames = walFrameCount(cursor.walOffset, head.pageSize);
   if (cursor.salt1 === head.salt1 && cursor.salt2 === head.salt2) {
     if (head.frameCount < capturedFrames) return { kind: "resync", reason: "wal-truncated" };
@@ -38,8 +39,7 @@ export function planCapture(captured: Captured, head: WalIndexHead): CapturePlan
       capturedFrames === 0 || (head.checksum1 === cursor.checksum1 && head.checksum2 === cursor.checksum2);
     return sameEnd ? { kind: "idle" } : { kind: "resync", reason: "wal-restarted" };
   }
-  if (captured.changeCount === null) return { kind: "resync", reason: "wal-restarted" };
-  return { kind: "restarted", expectedCommits: (head.changeCount - captured.changeCount) >>> 0 };
+  return planRestarted(captured, head, "wal-restarted");
 }
 
 /** Whether a scan found everything that the plan and the WAL index promised; the reason for a resync if not. */
@@ -52,9 +52,9 @@ export function proveScan(plan: CapturePlan, scan: WalScan, head: WalIndexHead):
 }
 
 export interface CheckpointPolicy {
-  /** Copy the WAL back when it has this many frames. */
+  /** Copy frames back when this many wait for it. */
   minFrames: number;
-  /** And when this long has passed since the last time, if there is anything to copy. */
+  /** And when this long has passed since the last time, if any wait. */
   intervalMs: number;
   /** Hold writers for a moment rather than let the WAL grow beyond this many frames. */
   fenceFrames: number;
@@ -62,30 +62,34 @@ export interface CheckpointPolicy {
 
 export type CheckpointPlan = "none" | "passive" | "fence";
 
-/** Asked when everything is captured. `sinceLastMs` counts from the last checkpoint of ours, `quietMs` from the last commit. */
+/** Asked when everything is captured. `sinceLastMs` counts from our last checkpoint, `quietMs` from the last commit. */
 export function planCheckpoint(
   head: WalIndexHead,
   policy: CheckpointPolicy,
   sinceLastMs: number,
   quietMs: number,
 ): CheckpointPlan {
+  // Nothing to do for frames that are copied back already: the next writer restarts such a WAL by itself.
   const waiting = head.frameCount - head.backfilled;
-  // Never fence because of frames that are copied back already: the next writer restarts such a WAL by itself.
-  if (head.frameCount >= policy.fenceFrames && waiting > 0) return "fence";
   if (waiting <= 0) return "none";
-  const due = head.frameCount >= policy.minFrames || sinceLastMs >= policy.intervalMs || quietMs >= QUIET_MS;
-  return due ? "passive" : "none";
+  // A reader of the application may keep frames from being copied back. Fencing again and again would not help then.
+  if (head.frameCount >= policy.fenceFrames && sinceLastMs >= FENCE_PAUSE_MS) return "fence";
+  const due = waiting >= policy.minFrames && sinceLastMs >= PASSIVE_PAUSE_MS;
+  return due || sinceLastMs >= policy.intervalMs || quietMs >= QUIET_MS ? "passive" : "none";
 }
 
 /** A database without a commit for this long is quiet: its pin may rest at mark 0, where it hinders nobody. */
 export const QUIET_MS = 500;
+/** Least time between two checkpoints of ours, whatever they achieved. */
+const PASSIVE_PAUSE_MS = 200;
+const FENCE_PAUSE_MS = 2000;
 
 // --- internal ---
 
-/** An empty WAL had no generation yet. If nothing was committed since, or all of it is in the first one, it goes on. */
-function planWithoutCursor(captured: Captured, head: WalIndexHead): CapturePlan {
-  if (captured.changeCount === null) return { kind: "resync", reason: "position-unknown" };
+function planRestarted(captured: Captured, head: WalIndexHead, otherwise: ResyncReason): CapturePlan {
+  if (captured.changeCount === null) return { kind: "resync", reason: otherwise };
   const expectedCommits = (head.changeCount - captured.changeCount) >>> 0;
-  if (head.frameCount === 0 && expectedCommits === 0) return { kind: "idle" };
-  return { kind: "restarted", expectedCommits };
+  if (head.frameCount > 0) return { kind: "restarted", expectedCommits };
+  // A checkpoint renews the salts before the first frame of the new generation is written.
+  return expectedCommits === 0 ? { kind: "idle" } : { kind: "resync", reason: otherwise };
 }

@@ -16,9 +16,14 @@ export interface Captured {
   /** Database size in pages. */
   commit: number;
   pageSize: number;
+  /** Of the LTX file with this txid. Timestamps never decrease along a chain, whatever the clock does. */
+  timestampMs: number;
   /** Behind the last captured frame; null when only a comparison of the whole database can go on from here. */
   cursor: WalCursor | null;
-  /** The WAL index's count of commits at the cursor, if it was known. */
+  /**
+   * The WAL index's count of commits at the cursor. Not kept on disk, and null until it is known again: while nobody has
+   * the database open the WAL index may be made anew, and its count then starts at zero.
+   */
   changeCount: number | null;
 }
 
@@ -26,11 +31,15 @@ export interface Position {
   /** The destination and name this position is about. Never holds secrets. */
   destination: string;
   name: string;
+  /** Names the chain: 16 hex digits, chosen when it began. */
+  lineage: string;
   /** Newest txid that the destination acknowledged; 0 before the first. */
   shippedTxid: Txid;
   /** Txid and time of the newest snapshot that was shipped; 0 before the first. */
   snapshotTxid: Txid;
   snapshotAtMs: number;
+  /** Everything shipped up to this txid is listed in the manifest. */
+  manifestTxid: Txid;
   captured: Captured;
 }
 
@@ -58,7 +67,8 @@ export function writePosition(path: string, position: Position): void {
 }
 
 export function formatPosition(position: Position): string {
-  const values = { version: VERSION, ...position };
+  const { changeCount: _changeCount, ...captured } = position.captured;
+  const values = { version: VERSION, ...position, captured };
   return `${JSON.stringify(values, (_key, value) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value), 2)}\n`;
 }
 
@@ -66,13 +76,28 @@ export function parsePosition(text: string): Position {
   const values = JSON.parse(text, (key, value) => (BIGINT_KEYS.has(key) ? BigInt(value) : value));
   if (values.version !== VERSION) throw new RangeError(`expected version ${VERSION}, found ${values.version}`);
   const { version: _version, ...position } = values;
-  for (const key of ["destination", "name", "shippedTxid", "snapshotTxid", "captured"]) {
-    if (position[key] === undefined) throw new RangeError(`expected a field ${key}, found none`);
-  }
-  return position as Position;
+  requireFields(position, POSITION_FIELDS);
+  requireFields(position.captured, CAPTURED_FIELDS);
+  return { ...position, captured: { ...position.captured, changeCount: null } };
 }
 
 // --- internal ---
 
 const VERSION = 1;
-const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "txid", "checksum"]);
+const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "manifestTxid", "txid", "checksum"]);
+const POSITION_FIELDS = [
+  "destination",
+  "name",
+  "lineage",
+  "shippedTxid",
+  "snapshotTxid",
+  "snapshotAtMs",
+  "manifestTxid",
+  "captured",
+];
+const CAPTURED_FIELDS = ["txid", "checksum", "commit", "pageSize", "timestampMs", "cursor"];
+
+function requireFields(values: Record<string, unknown>, names: readonly string[]): void {
+  for (const name of names)
+    if (values[name] === undefined) throw new RangeError(`expected a field ${name}, found none`);
+}

@@ -8,6 +8,8 @@ import { constants, Database } from "bun:sqlite";
 import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { hex64, MiB } from "../bytes.ts";
+import { findTxidAt, readChain, requireHeaderOfKey, vanished } from "../chain/chain.ts";
+import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError, renameDurably } from "../durable.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
@@ -17,8 +19,6 @@ import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
-import { findTxidAt, readChain, requireHeaderOfKey, vanished } from "./chain.ts";
-import { type ChainFile, planChain } from "./plan.ts";
 
 export type RestoreTarget = { kind: "newest" } | { kind: "txid"; txid: Txid } | { kind: "time"; atMs: number };
 export type IntegrityCheck = "quick" | "full" | "none";

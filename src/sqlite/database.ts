@@ -73,6 +73,8 @@ export class PinnedDatabase {
   /** The WAL index as it is now. Throws E_DATABASE if it stays unreadable, which no live connection should allow. */
   walIndex(): WalIndexHead {
     const head = readWalIndexHead(this.#shmFd);
+    // A WAL index made for an empty WAL knows neither page size nor database size: the file itself is the database.
+    if (head?.pageSize === 0) return { ...head, ...fileShape(this.databaseFd) };
     if (head !== null) return head;
     throw new WalsyncError("E_DATABASE", `${this.path}: expected a WAL index that can be read, found it in change`, {
       hint: "If this persists, another process may have crashed while writing; open the database with sqlite3 once.",
@@ -92,9 +94,19 @@ export class PinnedDatabase {
     this.#connection.run("COMMIT");
   }
 
+  /** Throws E_DATABASE if another process keeps the WAL locked, as one that recovers it does for a moment. */
   pin(): void {
-    this.#connection.run("BEGIN");
-    this.#connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
+    for (let attempt = 1; ; attempt++) {
+      try {
+        this.#connection.run("BEGIN");
+        this.#connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
+        return;
+      } catch (error) {
+        if (this.#connection.inTransaction) this.#connection.run("ROLLBACK");
+        if (!isBusy(error) || attempt === PIN_ATTEMPTS) throw asDatabaseError(this.path, error);
+        Bun.sleepSync(1);
+      }
+    }
   }
 
   /** Copies back what the pin allows, on a connection of its own that lives only for this call. Never waits. */
@@ -110,9 +122,10 @@ export class PinnedDatabase {
 
   /**
    * Runs `captureRest` while no other process can write, then moves the pin to read mark 0, so that the next writer
-   * restarts the WAL. Writers wait for the time of the call. False if a writer held the lock: nothing was done.
+   * restarts the WAL. Writers wait for the time of the call. False if a writer held the lock or `captureRest` answered
+   * that something is left: the pin was not moved then.
    */
-  fence(captureRest: () => void): boolean {
+  fence(captureRest: () => boolean): boolean {
     const other = new Database(this.path, { readwrite: true, create: false });
     try {
       configure(other);
@@ -122,7 +135,7 @@ export class PinnedDatabase {
         if (isBusy(error)) return false;
         throw asDatabaseError(this.path, error);
       }
-      captureRest();
+      if (!captureRest()) return false;
       this.unpin();
       try {
         // With the pin gone and writers locked out this copies everything back, unless a reader of the application
@@ -131,9 +144,9 @@ export class PinnedDatabase {
       } finally {
         this.pin();
       }
-      other.run("ROLLBACK");
       return true;
     } finally {
+      if (other.inTransaction) other.run("ROLLBACK");
       other.close();
     }
   }
@@ -164,8 +177,27 @@ export class PinnedDatabase {
   }
 }
 
+/**
+ * True for a file that begins as SQLite databases do. Never ask for one that this process has open: closing the
+ * descriptor would drop its locks.
+ */
+export function isSqliteFile(path: string): boolean {
+  if (!statSync(path).isFile()) return false;
+  const fd = openSync(path, "r");
+  try {
+    const magic = Buffer.alloc(SQLITE_MAGIC.length);
+    return (
+      readSync(fd, magic, 0, magic.byteLength, 0) === magic.byteLength && magic.toString("latin1") === SQLITE_MAGIC
+    );
+  } finally {
+    closeSync(fd);
+  }
+}
+
 // --- internal ---
 
+/** A millisecond apart. Whoever locks a WAL against readers does it for far less time. */
+const PIN_ATTEMPTS = 50;
 const SQLITE_MAGIC = "SQLite format 3\0";
 const DATABASE_HEADER_SIZE = 100;
 
@@ -184,6 +216,23 @@ function passive(connection: Database): CheckpointResult {
   return { busy: busy !== 0, frameCount, backfilled };
 }
 
+/**
+ * Page size and size in pages that the database file tells of itself. The size in its header counts if the version that
+ * wrote it is the last one that wrote at all. Spec: https://www.sqlite.org/fileformat2.html#in_header_database_size
+ */
+function fileShape(databaseFd: number): { pageSize: number; commit: number } {
+  const header = Buffer.alloc(DATABASE_HEADER_SIZE);
+  readSync(databaseFd, header, 0, DATABASE_HEADER_SIZE, 0);
+  const pageSize = pageSizeOf(header);
+  const filePages = Math.ceil(fstatSync(databaseFd).size / pageSize);
+  const headerPages = header.readUInt32BE(24) === header.readUInt32BE(92) ? header.readUInt32BE(28) : 0;
+  return { pageSize, commit: headerPages > 0 && headerPages <= filePages ? headerPages : filePages };
+}
+
+function pageSizeOf(header: Buffer): number {
+  return header.readUInt16BE(16) === 1 ? 65536 : header.readUInt16BE(16);
+}
+
 /** Opens the file and looks at it before SQLite does: an empty file must never be turned into a database. */
 function openDatabaseFile(path: string): number {
   if (!statSync(path).isFile()) {
@@ -194,8 +243,7 @@ function openDatabaseFile(path: string): number {
   const fd = openSync(path, "r");
   const header = Buffer.alloc(DATABASE_HEADER_SIZE);
   const filled = readSync(fd, header, 0, DATABASE_HEADER_SIZE, 0);
-  const pageSize = header.readUInt16BE(16) === 1 ? 65536 : header.readUInt16BE(16);
-  if (header.toString("latin1", 0, 16) === SQLITE_MAGIC && isValidPageSize(pageSize)) return fd;
+  if (header.toString("latin1", 0, 16) === SQLITE_MAGIC && isValidPageSize(pageSizeOf(header))) return fd;
   closeSync(fd);
   if (filled === 0) {
     throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found an empty file`, {

@@ -16,9 +16,9 @@ export const WAL_CHECKPOINT_LOCK_BYTE = 121;
 export interface WalIndexHead {
   changeCount: number; //   offset 8   iChange: grows by one with each committed transaction, wraps at 2^32
   bigEndianChecksums: boolean; // offset 13
-  pageSize: number; //      offset 14  u16; 1 means 65536
+  pageSize: number; //      offset 14  u16; 1 means 65536; 0 if the WAL was empty ever since the index was made
   frameCount: number; //    offset 16  mxFrame: committed frames in the WAL
-  commit: number; //        offset 20  database size in pages
+  commit: number; //        offset 20  database size in pages; 0 as above
   checksum1: number; //     offset 24  running checksum of the last committed frame
   checksum2: number; //     offset 28
   salt1: number; //         offset 32  big-endian, as in the WAL header

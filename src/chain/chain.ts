@@ -1,11 +1,20 @@
 /** What a destination holds of one database, or of all of them: listings turned into chains. */
-
 import type { Destination } from "../destination/destination.ts";
 import { type Layout, parseKey } from "../destination/layout.ts";
 import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
-import { decodeHeader, HEADER_SIZE, type LtxHeader } from "../ltx/format.ts";
+import {
+  decodeHeader,
+  decodeHeaderAndTrailer,
+  HEADER_SIZE,
+  type LtxHeader,
+  type LtxTrailer,
+  TRAILER_SIZE,
+} from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { type ChainFile, restorePoints } from "./plan.ts";
+
+/** As much of a file as its key tells. */
+export type NamedFile = Pick<ChainFile, "key" | "minTxid" | "maxTxid">;
 
 export interface Chain {
   name: string;
@@ -60,17 +69,27 @@ export async function readFileHeader(
   file: ChainFile,
   signal?: AbortSignal,
 ): Promise<LtxHeader> {
-  const body = await destination.read(file.key, { range: { first: 0, last: HEADER_SIZE - 1 }, signal });
-  if (body === null) throw vanished(destination, file);
-  const parts: Buffer[] = [];
-  for await (const chunk of body.chunks) parts.push(Buffer.from(chunk));
-  const header = decodeHeader(Buffer.concat(parts));
+  const head = await readRange(destination, file, { first: 0, last: HEADER_SIZE - 1 }, signal);
+  const header = decodeHeader(head.bytes);
   requireHeaderOfKey(file, header);
   return header;
 }
 
+/** Header, trailer and metadata of one file, read with two small ranged requests. Says nothing about its pages. */
+export async function readFileEnds(
+  destination: Destination,
+  file: NamedFile,
+  signal?: AbortSignal,
+): Promise<{ header: LtxHeader; trailer: LtxTrailer; metadata: Record<string, string> }> {
+  const head = await readRange(destination, file, { first: 0, last: HEADER_SIZE - 1 }, signal);
+  const tail = await readRange(destination, file, { first: -TRAILER_SIZE }, signal);
+  const ends = decodeHeaderAndTrailer(head.bytes, tail.bytes);
+  requireHeaderOfKey(file, ends.header);
+  return { ...ends, metadata: head.metadata };
+}
+
 /** Throws LtxError if the header is of other transactions than the key says. */
-export function requireHeaderOfKey(file: ChainFile, header: LtxHeader): void {
+export function requireHeaderOfKey(file: NamedFile, header: LtxHeader): void {
   if (header.minTxid === file.minTxid && header.maxTxid === file.maxTxid) return;
   throw new LtxError(
     `${file.key}: expected txids ${file.minTxid}-${file.maxTxid} in its header, found ${header.minTxid}-${header.maxTxid}`,
@@ -113,8 +132,17 @@ export async function findTxidAt(
   return points[low]!;
 }
 
+/** Hex sha256 of an object's bytes, for where it is not kept as metadata. */
+export async function hashObject(destination: Destination, file: NamedFile, signal?: AbortSignal): Promise<string> {
+  const body = await destination.read(file.key, { signal });
+  if (body === null) throw vanished(destination, file);
+  const hasher = new Bun.CryptoHasher("sha256");
+  for await (const chunk of body.chunks) hasher.update(chunk);
+  return hasher.digest("hex");
+}
+
 /** A listed file that is gone when it is read: pruned or merged meanwhile. */
-export function vanished(destination: Destination, file: ChainFile): DestinationError {
+export function vanished(destination: Destination, file: NamedFile): DestinationError {
   return new DestinationError(`${destination.url}: expected ${file.key} as listed, found it gone`, {
     retryable: true,
     hint: "Files were merged or pruned at this moment. Run the command again.",
@@ -124,6 +152,20 @@ export function vanished(destination: Destination, file: ChainFile): Destination
 // --- internal ---
 
 const SUGGESTED_NAMES = 10;
+
+/** For a few bytes: all of them at once. */
+async function readRange(
+  destination: Destination,
+  file: NamedFile,
+  range: { first: number; last?: number },
+  signal: AbortSignal | undefined,
+): Promise<{ bytes: Buffer; metadata: Record<string, string> }> {
+  const body = await destination.read(file.key, { range, signal });
+  if (body === null) throw vanished(destination, file);
+  const parts: Buffer[] = [];
+  for await (const chunk of body.chunks) parts.push(Buffer.from(chunk));
+  return { bytes: Buffer.concat(parts), metadata: body.metadata };
+}
 
 function mixedLayouts(destination: Destination, name: string): WalsyncError {
   return new WalsyncError("E_INTEGRITY", `${destination.url}: expected one layout below ${name}, found two`, {

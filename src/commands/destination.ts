@@ -1,0 +1,48 @@
+/** The flags that say where the files are, and the destination they mean. Shared by all commands. */
+import type { Destination } from "../destination/destination.ts";
+import { Gate, limitConcurrency } from "../destination/limit.ts";
+import { openDestination } from "../destination/open.ts";
+import { withRetry } from "../destination/retry.ts";
+import { logEvent } from "../log.ts";
+
+export const DESTINATION_FLAGS = {
+  bucket: {
+    type: "string",
+    short: "b",
+    required: true,
+    placeholder: "URL",
+    description: "where the files are: s3://bucket/prefix, file:///dir or a path",
+  },
+  endpoint: {
+    type: "string",
+    env: "AWS_ENDPOINT_URL_S3",
+    placeholder: "URL",
+    description: "S3 server, if it is not AWS",
+  },
+  region: { type: "string", env: "AWS_REGION", default: "us-east-1", description: "region of the bucket" },
+} as const;
+
+export interface DestinationFlags {
+  bucket: string;
+  endpoint: string | undefined;
+  region: string;
+}
+
+/** Requests in flight, for the whole process. */
+const MAX_REQUESTS = 16;
+
+/** The destination, with bounded retries and requests. Asks it nothing yet. */
+export async function destinationOf(
+  flags: DestinationFlags,
+  env: Readonly<Record<string, string | undefined>>,
+  signal: AbortSignal,
+): Promise<Destination> {
+  const { endpoint, region } = flags;
+  const destination = await openDestination(flags.bucket, { endpoint, region, env });
+  return withRetry(limitConcurrency(destination, new Gate(MAX_REQUESTS)), {
+    signal,
+    onRetry: ({ operation, attempt, delayMs, error }) => {
+      logEvent("debug", "request is tried again", { reason: operation, attempt, delayMs: Math.round(delayMs), error });
+    },
+  });
+}

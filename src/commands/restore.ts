@@ -1,0 +1,81 @@
+/** `walsync restore`: a database from its files, as it was at any moment. */
+import { defineWalsyncCommand } from "../cli/command.ts";
+import { WalsyncError } from "../errors.ts";
+import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
+import type { RestoreTarget } from "../restore/restore.ts";
+import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+
+export default defineWalsyncCommand({
+  meta: { name: "restore", description: "Restore a database to its newest state or to any moment before" },
+  positionals: { name: { required: true, description: "name of the database, as walsync list shows it" } },
+  flags: {
+    output: { type: "string", short: "o", required: true, placeholder: "FILE", description: "file to write" },
+    ...DESTINATION_FLAGS,
+    "point-in-time": {
+      type: "string",
+      placeholder: "TIME",
+      description: "ISO 8601 time (UTC unless it says otherwise) or txid:N; default: the newest",
+    },
+    force: { type: "boolean", description: "replace the output if it exists" },
+    integrity: {
+      type: "choice",
+      choices: ["quick", "full", "none"],
+      default: "quick",
+      description: "what SQLite checks in the restored file",
+    },
+    json: { type: "boolean", description: "print the result as JSON" },
+  },
+  examples: [
+    ["walsync restore app -o app.db -b s3://backups/prod", "The newest state"],
+    ["walsync restore app -o old.db -b s3://backups/prod --point-in-time 2026-05-01T12:00:00Z", "As it was at noon"],
+    ["walsync restore app -o old.db -b s3://backups/prod --point-in-time txid:41", "After one certain transaction"],
+  ],
+  async run({ flags, positionals, env, signal }) {
+    const target = parsePointInTime(flags.pointInTime);
+    const destination = await destinationOf(flags, env, signal);
+    const { restoreDatabase } = await import("../restore/restore.ts");
+    const startedMs = Date.now();
+    let shown: ReturnType<typeof progress> | undefined;
+    try {
+      const result = await restoreDatabase(destination, positionals.name, flags.output, {
+        target,
+        integrity: flags.integrity,
+        force: flags.force,
+        signal,
+        onProgress: (doneBytes, totalBytes) => {
+          shown ??= progress(`restore ${positionals.name}`, totalBytes);
+          shown.update(doneBytes);
+        },
+      });
+      shown?.end();
+      shown = undefined;
+      const { txid, timestampMs, fileCount, fetchedBytes, sizeBytes } = result;
+      const time = new Date(timestampMs).toISOString();
+      if (flags.json) {
+        printJson({ name: positionals.name, output: flags.output, txid, time, files: fileCount, bytes: sizeBytes });
+        return;
+      }
+      print(
+        `${flags.output}: ${positionals.name} at txid ${txid} of ${time}, ${formatBytes(sizeBytes)} from ` +
+          `${fileCount} ${fileCount === 1 ? "file" : "files"} (${formatBytes(fetchedBytes)}) in ${formatDuration(Date.now() - startedMs)}`,
+      );
+    } finally {
+      shown?.end();
+      destination.close();
+    }
+  },
+});
+
+/** "txid:41", or a time: "2026-05-01", "2026-05-01T12:00Z", "2026-05-01 12:00:00.5+02:00". */
+export function parsePointInTime(text: string | undefined): RestoreTarget {
+  if (text === undefined) return { kind: "newest" };
+  const txid = /^txid:([1-9]\d{0,19})$/.exec(text)?.[1];
+  if (txid !== undefined) return { kind: "txid", txid: BigInt(txid) };
+  const match = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z|[+-]\d\d:?\d\d)?)?$/i.exec(text.trim());
+  const atMs = match === null ? Number.NaN : Date.parse(`${match[1]}T${match[2] ?? "00:00"}${match[3] ?? "Z"}`);
+  if (Number.isFinite(atMs)) return { kind: "time", atMs };
+  throw new WalsyncError(
+    "E_USAGE",
+    `--point-in-time: expected a time like 2026-05-01T12:00:00Z or txid:N, found ${JSON.stringify(text)}`,
+  );
+}

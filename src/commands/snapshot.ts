@@ -1,0 +1,84 @@
+/** `walsync snapshot`: one database to a destination, once. */
+import { defineWalsyncCommand } from "../cli/command.ts";
+import { Gate } from "../destination/limit.ts";
+import { DestinationError, WalsyncError } from "../errors.ts";
+import { formatDuration, print, printJson, progress } from "../log.ts";
+import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { STATE_FLAGS } from "./watch.ts";
+
+export default defineWalsyncCommand({
+  meta: { name: "snapshot", description: "Ship a snapshot of one database, and what led to it" },
+  positionals: { database: { required: true, description: "the database file, or name=file" } },
+  flags: {
+    ...DESTINATION_FLAGS,
+    ...STATE_FLAGS,
+    json: { type: "boolean", description: "print the result as JSON" },
+  },
+  examples: [
+    ["walsync snapshot app.db -b s3://backups/prod", "One snapshot, for example from cron"],
+    ["walsync snapshot shop=app.db -b s3://backups/prod", "The same under another name"],
+  ],
+  async run({ flags, positionals, env, signal }) {
+    const { findSources, nameSources } = await import("../replication/names.ts");
+    const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
+    const { Replicator } = await import("../replication/replicator.ts");
+    const startedMs = Date.now();
+    const sources = findSources([positionals.database]);
+    if (sources.length !== 1) {
+      throw new WalsyncError("E_USAGE", `${positionals.database}: expected one database, found ${sources.length}`);
+    }
+    const destination = await destinationOf(flags, env, signal);
+    const [database] = nameSources(sources, (path) => keptName(stateFolderOf(path, flags.stateDir), destination.url));
+    const { path, name } = database!;
+    let shown: ReturnType<typeof progress> | undefined;
+    const replicator = new Replicator({
+      path,
+      name,
+      destination,
+      stateFolder: stateFolderOf(path, flags.stateDir),
+      policy: {
+        syncIntervalMs: 0,
+        snapshotIntervalMs: 0,
+        checkpoint: {
+          minFrames: Number.POSITIVE_INFINITY,
+          intervalMs: Number.POSITIVE_INFINITY,
+          fenceFrames: Number.POSITIVE_INFINITY,
+        },
+        maxOutboxBytes: Number.POSITIVE_INFINITY,
+        enableWal: flags.enableWal,
+      },
+      ready: Promise.resolve(true),
+      patience: "once",
+      scans: new Gate(1),
+      onScanProgress: (doneBytes, totalBytes) => {
+        shown ??= progress(`snapshot ${name}`, totalBytes);
+        shown.update(doneBytes);
+      },
+    });
+    try {
+      replicator.open();
+      await destination.prepare({ signal });
+      replicator.begin();
+      const txid = await replicator.snapshot();
+      shown?.end();
+      shown = undefined;
+      const left = await replicator.stop(signal);
+      signal.throwIfAborted();
+      if (left > 0) throw replicator.failure ?? notShipped(destination.url, left);
+      if (flags.json) printJson({ name, txid });
+      else
+        print(`${name}: snapshot at txid ${txid} in ${destination.url}, in ${formatDuration(Date.now() - startedMs)}`);
+    } finally {
+      shown?.end();
+      await replicator.stop(AbortSignal.abort());
+      destination.close();
+    }
+  },
+});
+
+function notShipped(url: string, files: number): DestinationError {
+  return new DestinationError(`${url}: expected to ship everything, found ${files} files left`, {
+    retryable: true,
+    hint: "Nothing is lost: the outbox keeps them. Run the command again.",
+  });
+}

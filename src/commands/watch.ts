@@ -1,0 +1,205 @@
+/** `walsync watch`: replicates databases for as long as it runs. */
+import { existsSync } from "node:fs";
+import { defineWalsyncCommand } from "../cli/command.ts";
+import type { Destination } from "../destination/destination.ts";
+import { Gate } from "../destination/limit.ts";
+import { retrying } from "../destination/retry.ts";
+import { WalsyncError } from "../errors.ts";
+import { logEvent } from "../log.ts";
+import type { ReplicationPolicy } from "../replication/capture.ts";
+import type { NamedDatabase } from "../replication/names.ts";
+import type { Replicator } from "../replication/replicator.ts";
+import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+
+/** Flags of the commands that read a live database. */
+export const STATE_FLAGS = {
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    description: "where walsync keeps its own files; default: .<file>-walsync beside each database",
+  },
+  "enable-wal": { type: "boolean", description: "switch databases in another journal mode to WAL" },
+} as const;
+
+export default defineWalsyncCommand({
+  meta: { name: "watch", description: "Replicate live databases continuously" },
+  positionals: {
+    databases: {
+      required: true,
+      variadic: true,
+      description: "database files, name=file, directories of databases, or quoted globs",
+    },
+  },
+  flags: {
+    ...DESTINATION_FLAGS,
+    "wal-sync-interval": {
+      type: "duration",
+      default: "1",
+      description: "capture at most this often; 0 captures every change at once",
+    },
+    "snapshot-interval": {
+      type: "duration",
+      default: "3600",
+      description: "time between snapshots of a database that changes; 0 takes only the first",
+    },
+    "min-checkpoint-pages": {
+      type: "integer",
+      min: 1,
+      default: "1000",
+      description: "pages in the WAL at which walsync asks SQLite to copy them back",
+    },
+    "checkpoint-interval": {
+      type: "duration",
+      default: "60",
+      description: "and at the latest after this time",
+    },
+    "max-outbox": {
+      type: "size",
+      default: "4GiB",
+      description: "files on disk that wait for the destination, for each database; then capture pauses",
+    },
+    "shutdown-timeout": {
+      type: "duration",
+      default: "5",
+      description: "time at SIGTERM or SIGINT to ship what is left",
+    },
+    "restore-if-missing": {
+      type: "boolean",
+      description: "restore databases that do not exist here but at the destination, and wait for the others",
+    },
+    ...STATE_FLAGS,
+  },
+  examples: [
+    ["walsync watch app.db -b s3://backups/prod", "One database"],
+    ["walsync watch 'tenants/*/app.db' -b s3://backups/prod", "Every tenant's database, named by its path"],
+    ["walsync watch shop=/data/app.db -b file:///mnt/backup", "Under a name of its own, to a directory"],
+  ],
+  async run({ flags, positionals, env, signal }) {
+    const { findSources, nameSources } = await import("../replication/names.ts");
+    const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
+    const { Replicator } = await import("../replication/replicator.ts");
+    const { Watcher } = await import("../replication/watcher.ts");
+
+    const sources = findSources(positionals.databases);
+    const stop = new AbortController();
+    const destination = await destinationOf(flags, env, stop.signal);
+    const folderOf = (path: string) => stateFolderOf(path, flags.stateDir);
+    const databases = nameSources(sources, (path) => keptName(folderOf(path), destination.url));
+    const reached = reach(destination, signal);
+    const ready = reached.then(
+      () => true,
+      () => false,
+    );
+    const scans = new Gate(SCANS_AT_ONCE);
+    const create = ({ path, name }: NamedDatabase): Replicator =>
+      new Replicator({
+        path,
+        name,
+        destination,
+        stateFolder: folderOf(path),
+        policy: policyOf(flags),
+        ready,
+        patience: "endless",
+        scans,
+      });
+
+    const replicators: Replicator[] = [];
+    try {
+      for (const database of databases) {
+        const replicator = create(database);
+        if (!flags.restoreIfMissing || existsSync(database.path)) replicator.open();
+        else {
+          await reached;
+          if (await restoreMissing(destination, database, signal)) replicator.open();
+          else replicator.openWhenPossible(Date.now());
+        }
+        replicators.push(replicator);
+      }
+    } catch (error) {
+      await Promise.all(replicators.map((replicator) => replicator.stop(AbortSignal.abort())));
+      throw error;
+    }
+
+    const watcher = new Watcher(replicators);
+    watcher.start();
+    logEvent("info", "watching", { databases: replicators.length, destination: destination.url });
+    try {
+      // A definite refusal ends it here; silence of the destination does not.
+      await Promise.race([reached.then(() => watcher.finished(signal)), watcher.finished(signal)]);
+    } catch (error) {
+      await watcher.stop(0).catch(() => {});
+      throw error;
+    }
+    logEvent("info", "stopping", { databases: replicators.length });
+    await watcher.stop(flags.shutdownTimeout);
+    stop.abort();
+    destination.close();
+    logEvent("info", "stopped", { databases: replicators.length });
+  },
+});
+
+/** Whole databases read at once: each needs memory and the disk for itself. */
+const SCANS_AT_ONCE = 1;
+/** The WAL may grow to this many times --min-checkpoint-pages before writers wait for a moment. */
+const FENCE_FACTOR = 4;
+
+interface PolicyFlags {
+  walSyncInterval: number;
+  snapshotInterval: number;
+  minCheckpointPages: number;
+  checkpointInterval: number;
+  maxOutbox: number;
+  enableWal: boolean;
+}
+
+function policyOf(flags: PolicyFlags): ReplicationPolicy {
+  return {
+    syncIntervalMs: flags.walSyncInterval,
+    snapshotIntervalMs: flags.snapshotInterval,
+    checkpoint: {
+      minFrames: flags.minCheckpointPages,
+      intervalMs: flags.checkpointInterval,
+      fenceFrames: FENCE_FACTOR * flags.minCheckpointPages,
+    },
+    maxOutboxBytes: flags.maxOutbox,
+    enableWal: flags.enableWal,
+  };
+}
+
+/** Waits until the destination answers, for as long as it takes. Throws if it refuses. */
+async function reach(destination: Destination, signal: AbortSignal): Promise<void> {
+  await retrying(
+    "prepare",
+    () => destination.prepare({ signal }),
+    {
+      attempts: Number.MAX_SAFE_INTEGER,
+      baseDelayMs: 500,
+      maxDelayMs: 30_000,
+      onRetry: ({ attempt, delayMs, error }) => {
+        const { code, hint } = error;
+        const fields = { destination: destination.url, code, error, attempt, delayMs: Math.round(delayMs), hint };
+        logEvent("error", "destination does not answer", fields);
+      },
+    },
+    signal,
+  );
+}
+
+/** False if the destination does not have it either. */
+async function restoreMissing(
+  destination: Destination,
+  { path, name }: NamedDatabase,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { restoreDatabase } = await import("../restore/restore.ts");
+  try {
+    const options = { target: { kind: "newest" }, integrity: "quick", force: false, signal } as const;
+    const { txid, sizeBytes } = await restoreDatabase(destination, name, path, options);
+    logEvent("info", "restored", { database: name, path, txid, sizeBytes });
+    return true;
+  } catch (error) {
+    if (!(error instanceof WalsyncError) || error.code !== "E_NOT_FOUND") throw error;
+    logEvent("info", "waiting for the database: it is neither here nor at the destination", { database: name, path });
+    return false;
+  }
+}

@@ -1,0 +1,63 @@
+/**
+ * A local file on its way to a destination. Whatever is wrong with it is a fault of the local disk (E_DISK), never one
+ * of the destination, and is not tried again.
+ */
+import { constants } from "node:fs";
+import { type FileHandle, open } from "node:fs/promises";
+import { messageOf, WalsyncError } from "../errors.ts";
+
+export class SourceFile {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly #file: FileHandle;
+
+  private constructor(path: string, sizeBytes: number, file: FileHandle) {
+    this.path = path;
+    this.sizeBytes = sizeBytes;
+    this.#file = file;
+  }
+
+  /** Throws unless the file is there and has exactly `sizeBytes`: half a file must not be taken for a whole one. */
+  static async open(path: string, sizeBytes: number): Promise<SourceFile> {
+    const file = await reading(path, () => open(path, constants.O_RDONLY));
+    try {
+      const { size } = await reading(path, () => file.stat());
+      if (size !== sizeBytes) throw wrongSize(path, sizeBytes, size);
+      return new SourceFile(path, sizeBytes, file);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /** Fills all of `buffer` with the bytes from `offset` on. */
+  async read(buffer: Buffer, offset: number): Promise<void> {
+    for (let filled = 0; filled < buffer.length; ) {
+      const { bytesRead } = await reading(this.path, () =>
+        this.#file.read(buffer, filled, buffer.length - filled, offset + filled),
+      );
+      if (bytesRead === 0) throw wrongSize(this.path, this.sizeBytes, offset + filled);
+      filled += bytesRead;
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close();
+  }
+}
+
+// --- internal ---
+
+async function reading<T>(path: string, action: () => Promise<T>): Promise<T> {
+  try {
+    return await action();
+  } catch (error) {
+    throw new WalsyncError("E_DISK", `${path}: expected a file that can be read, found ${messageOf(error)}`, {
+      cause: error,
+    });
+  }
+}
+
+function wrongSize(path: string, expectedBytes: number, foundBytes: number): WalsyncError {
+  return new WalsyncError("E_DISK", `${path}: expected ${expectedBytes} bytes, found ${foundBytes}`);
+}

@@ -1,0 +1,185 @@
+/**
+ * The care for one live database: whatever was committed since the last look becomes one staged LTX file, and then the
+ * pin moves on. Synchronous from end to end, so nothing of ours happens between observing and recording.
+ */
+import type { PinnedDatabase } from "../sqlite/database.ts";
+import type { WalIndexHead } from "../sqlite/wal-index.ts";
+import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import type { LocalState } from "./local-state.ts";
+import type { OpenDatabase } from "./open-database.ts";
+import type { OutboxFile } from "./outbox.ts";
+import {
+  type CapturePlan,
+  type CheckpointPolicy,
+  planCapture,
+  planCheckpoint,
+  proveScan,
+  QUIET_MS,
+  type ResyncReason,
+} from "./plan.ts";
+import type { Position } from "./position.ts";
+import { captureSegment } from "./segment.ts";
+
+export type CaptureOutcome =
+  | { kind: "idle" }
+  | { kind: "captured"; file: OutboxFile; commits: number }
+  /** Nothing was staged: what happened cannot be read from the WAL any more. */
+  | { kind: "resync"; reason: ResyncReason };
+
+export interface ReplicationPolicy {
+  /** At most one capture in this time; the first after a pause is immediate. */
+  syncIntervalMs: number;
+  /** A snapshot this long after the one before, if anything changed; 0 never. */
+  snapshotIntervalMs: number;
+  checkpoint: CheckpointPolicy;
+  /** Bytes in the outbox at which capture pauses. */
+  maxOutboxBytes: number;
+  enableWal: boolean;
+}
+
+export interface Tended {
+  captured: { file: OutboxFile; commits: number }[];
+  next:
+    | { kind: "wait"; untilMs: number }
+    | { kind: "snapshot" }
+    | { kind: "resync"; reason: ResyncReason }
+    /** The path names another file than the one that is open, or none. */
+    | { kind: "replaced" }
+    /** The outbox takes no more; the pin keeps the frames. */
+    | { kind: "full" };
+}
+
+/**
+ * Does everything that is due for a database that is live: captures, moves the pin, copies frames back. `force` captures
+ * what there is, due or not, and does nothing else.
+ */
+export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: number, force: boolean): Tended {
+  const { database, state } = open;
+  const position = state.position!;
+  const captured: Tended["captured"] = [];
+  if (open.checkFile && database.isReplaced()) return { captured, next: { kind: "replaced" } };
+  open.checkFile = false;
+  for (let round = 0; round < ROUNDS; round++) {
+    const head = database.walIndex();
+    const plan = planCapture(position.captured, head);
+    if (plan.kind === "resync") return { captured, next: plan };
+    if (plan.kind !== "idle") {
+      open.quietFromMs = nowMs;
+      open.lookStep = 0;
+      // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
+      const unsafe = round > 0 && (open.restsAtZero || plan.kind === "restarted");
+      const dueMs = open.lastCaptureMs + policy.syncIntervalMs;
+      if (nowMs < dueMs && !unsafe && !force) return { captured, next: { kind: "wait", untilMs: dueMs } };
+      if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, next: { kind: "full" } };
+      const outcome = capture(database, state, position, nowMs);
+      if (outcome.kind === "resync") return { captured, next: outcome };
+      if (outcome.kind === "captured") captured.push(outcome);
+      open.lastCaptureMs = nowMs;
+      continue;
+    }
+    // A snapshot reads what is pinned now; and at the end only the capture counts.
+    if (open.scanning || force) break;
+    if (open.pinIsStale(head)) {
+      open.movePin();
+      continue;
+    }
+    const sinceLastMs = nowMs - open.lastCheckpointMs;
+    const checkpoint = planCheckpoint(head, policy.checkpoint, sinceLastMs, nowMs - open.quietFromMs);
+    if (checkpoint === "none") return { captured, next: planWait(open, policy, head, nowMs) };
+    open.lastCheckpointMs = nowMs;
+    // A reader of the application may keep frames from being copied back: one try in each quiet time is enough.
+    open.quietFromMs = Number.POSITIVE_INFINITY;
+    if (checkpoint === "passive") database.checkpointPassive();
+    else fence(open, nowMs, captured);
+  }
+  return { captured, next: { kind: "wait", untilMs: open.nextLookMs(nowMs) } };
+}
+
+/**
+ * Captures everything up to `upTo`, by default the newest commit. Throws E_DISK if it cannot be staged: nothing has
+ * changed then, and the frames stay in the pinned WAL.
+ */
+export function capture(
+  database: PinnedDatabase,
+  state: LocalState,
+  position: Position,
+  nowMs: number,
+  upTo?: WalIndexHead,
+): CaptureOutcome {
+  let reason: ResyncReason = "wal-unreadable";
+  // A writer that restarts the WAL between two reads makes a look worthless, not wrong: look again.
+  for (let attempt = 0; attempt < LOOK_ATTEMPTS; attempt++) {
+    const head = upTo ?? database.walIndex();
+    const plan = planCapture(position.captured, head);
+    if (plan.kind === "idle" || plan.kind === "resync") return plan;
+    if (state.table === null) return { kind: "resync", reason: "no-page-table" };
+    const start = startOf(database, plan, position, head);
+    if (start === null) continue;
+    const scan = scanWal(database.walFd, database.pageSize, start, head.frameCount);
+    const doubt = proveScan(plan, scan, head);
+    if (doubt !== null) {
+      reason = doubt;
+      continue;
+    }
+    const txid = position.captured.txid + 1n;
+    const timestampMs = Math.max(nowMs, position.captured.timestampMs);
+    const segment = captureSegment(database, state.table, state.outbox, start, scan, txid, timestampMs);
+    state.advance(segment.change, {
+      txid,
+      checksum: segment.checksum,
+      commit: scan.commit,
+      pageSize: database.pageSize,
+      timestampMs,
+      cursor: scan.end,
+      changeCount: head.changeCount,
+    });
+    return { kind: "captured", file: segment.file, commits: scan.commitCount };
+  }
+  return { kind: "resync", reason };
+}
+
+// --- internal ---
+
+const LOOK_ATTEMPTS = 3;
+/** Captures and moves of the pin in one go: enough to settle, few enough to give others their turn. */
+const ROUNDS = 8;
+
+/** Everything is captured, and copied back as far as it goes: what comes next. */
+function planWait(open: OpenDatabase, policy: ReplicationPolicy, head: WalIndexHead, nowMs: number): Tended["next"] {
+  const { captured, snapshotTxid, snapshotAtMs } = open.state.position!;
+  let untilMs = open.nextLookMs(nowMs);
+  if (head.frameCount > head.backfilled) {
+    const checkpointAtMs = open.lastCheckpointMs + policy.checkpoint.intervalMs;
+    untilMs = Math.min(untilMs, open.quietFromMs + QUIET_MS, checkpointAtMs);
+  }
+  if (policy.snapshotIntervalMs > 0 && snapshotTxid > 0n && captured.txid > snapshotTxid && !open.snapshotQueued) {
+    const dueMs = Math.max(snapshotAtMs + policy.snapshotIntervalMs, open.snapshotNotBeforeMs);
+    if (nowMs >= dueMs) return { kind: "snapshot" };
+    untilMs = Math.min(untilMs, dueMs);
+  }
+  return { kind: "wait", untilMs };
+}
+
+/** Captures what is left while writers wait, and rests the pin at mark 0. */
+function fence(open: OpenDatabase, nowMs: number, captured: Tended["captured"]): void {
+  const { database, state } = open;
+  const moved = database.fence(() => {
+    const outcome = capture(database, state, state.position!, nowMs);
+    if (outcome.kind === "captured") captured.push(outcome);
+    return outcome.kind !== "resync";
+  });
+  if (moved) open.notePin();
+}
+
+/** Where the scan begins; null if the WAL's header is not of the generation that the WAL index told of. */
+function startOf(
+  database: PinnedDatabase,
+  plan: CapturePlan,
+  position: Position,
+  head: WalIndexHead,
+): WalCursor | null {
+  if (plan.kind === "append") return position.captured.cursor;
+  const header = readWalHeader(database.walFd);
+  if (header === null || header.salt1 !== head.salt1 || header.salt2 !== head.salt2) return null;
+  return cursorAtStart(header);
+}

@@ -1,0 +1,220 @@
+/**
+ * The way of one database's files to its destination: first contact, uploads in order, the record of what was
+ * acknowledged, and the manifest. Never touches the database itself.
+ */
+import type { ManifestEntry } from "../chain/manifest.ts";
+import type { Destination } from "../destination/destination.ts";
+import { sleep } from "../destination/retry.ts";
+import { messageOf, WalsyncError } from "../errors.ts";
+import { logEvent } from "../log.ts";
+import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "./contact.ts";
+import type { LocalState } from "./local-state.ts";
+import { reachedBy, updateManifest } from "./manifest-keeper.ts";
+import { claimsTxid } from "./outbox.ts";
+import { type Shipped, Shipper } from "./shipper.ts";
+
+/** "endless": faults of the destination are tried again for as long as it takes; "once": the first one ends it. */
+export type Patience = "endless" | "once";
+
+export interface DeliverySetup {
+  destination: Destination;
+  name: string;
+  /** True when the destination has proven to be there, false when it refused. Nothing is asked of it before. */
+  ready: Promise<boolean>;
+  patience: Patience;
+}
+
+export interface DeliveryEvents {
+  /** A file left the outbox. */
+  onShipped(shipped: Shipped): void;
+  /** What first contact, or one after a long pause, has found. Uploads begin when this resolves. */
+  onContact(plan: ContactPlan, remote: RemoteEnd | null): Promise<void>;
+  /** Uploading has ended for good. */
+  onStop(error: unknown): void;
+}
+
+export class Delivery {
+  readonly #setup: DeliverySetup;
+  readonly #destination: Destination;
+  readonly #name: string;
+  readonly #state: LocalState;
+  readonly #events: DeliveryEvents;
+  readonly #shipper: Shipper;
+  readonly #stop = new AbortController();
+  /** Shipped since the manifest was written last. */
+  #unlisted: ManifestEntry[] = [];
+  #manifestAtMs = 0;
+  #manifestTask: Promise<void> = Promise.resolve();
+  /** When the destination last told or proved where the chain ends; 0 before first contact. */
+  #knownAtMs = 0;
+  #contact: Promise<void> | null = null;
+  #failing = false;
+
+  constructor(setup: DeliverySetup, state: LocalState, events: DeliveryEvents) {
+    const { destination, name } = setup;
+    this.#setup = setup;
+    this.#destination = destination;
+    this.#name = name;
+    this.#state = state;
+    this.#events = events;
+    this.#shipper = new Shipper(destination, name, state.outbox, {
+      onShipped: (shipped) => this.#record(shipped),
+      onFailure: (error, failures) => {
+        if (setup.patience === "once") throw error;
+        this.#reportFailure("upload failed", error, failures);
+      },
+      onStop: (error) => events.onStop(error),
+    });
+  }
+
+  /** Uploads what is in the outbox, after first contact, and after a new one when the last was long ago. */
+  start(): void {
+    if (this.#stop.signal.aborted || this.#contact !== null) return;
+    if (Date.now() - this.#knownAtMs < CONTACT_VALID_MS) {
+      this.#shipper.start();
+      return;
+    }
+    this.#contact = this.#makeContact()
+      .then(() => {
+        this.#contact = null;
+        if (this.#state.outbox.files.length > 0) this.start();
+      })
+      .catch((error) => {
+        if (!this.#stop.signal.aborted) this.#events.onStop(error);
+      });
+  }
+
+  /**
+   * Waits until everything in the outbox is shipped and listed in the manifest, or `deadline` aborts. Throws the error of
+   * a manifest that could not be written.
+   */
+  async finish(deadline: AbortSignal): Promise<void> {
+    const work = async (): Promise<void> => {
+      this.start();
+      await this.#contact;
+      await this.#shipper.settled();
+      await this.#manifestTask;
+      if (!deadline.aborted) await this.#writeManifest(deadline);
+    };
+    await Promise.race([work(), untilAborted(deadline)]);
+  }
+
+  /** Gives up what is under way. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.#shipper.stop();
+    await this.#contact;
+    await this.#manifestTask;
+  }
+
+  async #makeContact(): Promise<void> {
+    const { signal } = this.#stop;
+    const stopped = untilAborted(signal).then(() => false);
+    if (!(await Promise.race([this.#setup.ready, stopped]))) {
+      this.#stop.abort();
+      return;
+    }
+    for (let failures = 1; ; failures++) {
+      try {
+        const remote = await readRemoteEnd(this.#destination, this.#name, signal);
+        this.#reportRecovery();
+        this.#knownAtMs = Date.now();
+        const plan = planContact(this.#state.position, this.#state.checksumAtShipped(), remote);
+        await this.#events.onContact(plan, remote);
+        return;
+      } catch (error) {
+        signal.throwIfAborted();
+        // Without knowing where the chain ends nothing may be shipped: ask for as long as it takes.
+        const mayHeal = error instanceof WalsyncError && ASK_AGAIN.has(error.code);
+        if (!mayHeal || this.#setup.patience === "once") throw error;
+        this.#reportFailure("first contact failed", error, failures);
+        await sleep(Math.random() * Math.min(MAX_PAUSE_MS, 500 * 2 ** Math.min(failures, 10)), signal);
+      }
+    }
+  }
+
+  #record(shipped: Shipped): void {
+    this.#reportRecovery();
+    this.#knownAtMs = Date.now();
+    const { file } = shipped;
+    const { position } = this.#state;
+    if (position === null) return;
+    if (claimsTxid(file) && file.maxTxid > position.shippedTxid) position.shippedTxid = file.maxTxid;
+    if (file.minTxid === 1n && file.maxTxid > position.snapshotTxid) {
+      position.snapshotTxid = file.maxTxid;
+      position.snapshotAtMs = shipped.timestampMs;
+    }
+    this.#state.save(position);
+    this.#unlisted.push({
+      key: shipped.key.slice(this.#name.length + 1),
+      kind: file.minTxid === 1n ? "snapshot" : "increment",
+      minTxid: file.minTxid,
+      maxTxid: file.maxTxid,
+      sizeBytes: file.sizeBytes,
+      createdAtMs: shipped.timestampMs,
+      sha256: shipped.sha256,
+      preChecksum: shipped.preChecksum,
+      postChecksum: shipped.postChecksum,
+    });
+    // What is dropped here is looked up by the next update, like everything a crash kept out of the manifest.
+    if (this.#unlisted.length > UNLISTED_MAX) this.#unlisted.shift();
+    this.#events.onShipped(shipped);
+    const due = file.minTxid === 1n || Date.now() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
+    if (due) this.#startManifest();
+  }
+
+  #startManifest(): void {
+    this.#manifestAtMs = Date.now();
+    this.#manifestTask = this.#manifestTask
+      .then(() => this.#writeManifest(this.#stop.signal))
+      .catch((error) => {
+        if (!this.#stop.signal.aborted) logEvent("warn", "manifest not written", { database: this.#name, error });
+      });
+  }
+
+  async #writeManifest(signal: AbortSignal): Promise<void> {
+    const { position } = this.#state;
+    if (position === null || this.#unlisted.length === 0) return;
+    const entries = this.#unlisted;
+    this.#unlisted = [];
+    const reached = reachedBy(position.manifestTxid, entries);
+    const identity = { name: this.#name, lineage: position.lineage, pageSize: position.captured.pageSize };
+    const shippedTxid = position.shippedTxid;
+    try {
+      await updateManifest(this.#destination, identity, entries, reached !== null, Date.now(), signal);
+    } catch (error) {
+      this.#unlisted = [...entries, ...this.#unlisted].slice(-UNLISTED_MAX);
+      throw error;
+    }
+    position.manifestTxid = reached ?? shippedTxid;
+  }
+
+  #reportFailure(event: string, error: WalsyncError, failures: number): void {
+    this.#failing = true;
+    // Loud at once, then ever more rarely: 1, 2, 4, 8 ...
+    if ((failures & (failures - 1)) !== 0) return;
+    const { code, hint } = error;
+    logEvent("error", event, { database: this.#name, code, error: messageOf(error), attempt: failures, hint });
+  }
+
+  #reportRecovery(): void {
+    if (this.#failing) logEvent("info", "destination answers again", { database: this.#name });
+    this.#failing = false;
+  }
+}
+
+// --- internal ---
+
+/** Merging may remove files that were shipped this long ago; until then the next key tells whether we are alone. */
+const CONTACT_VALID_MS = 30 * 60_000;
+const MANIFEST_INTERVAL_MS = 60_000;
+const UNLISTED_MAX = 1000;
+const MAX_PAUSE_MS = 30_000;
+function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
+const ASK_AGAIN: ReadonlySet<string> = new Set(["E_UNREACHABLE", "E_REFUSED"]);

@@ -1,0 +1,97 @@
+/**
+ * Keeps manifest.json up with what one database ships: read, add, write with If-Match. Called at snapshots, at shutdown
+ * and at most once a minute, never once per file.
+ */
+import { hashObject, readChains, readFileEnds } from "../chain/chain.ts";
+import { formatManifest, type Manifest, type ManifestEntry, readManifest, withEntries } from "../chain/manifest.ts";
+import type { Destination } from "../destination/destination.ts";
+import { manifestKey } from "../destination/layout.ts";
+import { DestinationError } from "../errors.ts";
+import type { Txid } from "../ltx/txid.ts";
+
+export interface ManifestIdentity {
+  name: string;
+  lineage: string;
+  pageSize: number;
+}
+
+/**
+ * Adds `entries` to the manifest at the destination. `complete`: they are everything that was shipped since the manifest
+ * was last written; if not, files that it does not know are looked up first.
+ */
+export async function updateManifest(
+  destination: Destination,
+  identity: ManifestIdentity,
+  entries: readonly ManifestEntry[],
+  complete: boolean,
+  nowMs: number,
+  signal?: AbortSignal,
+): Promise<void> {
+  for (let attempt = 0; attempt < UPDATE_ATTEMPTS; attempt++) {
+    const found = await readManifest(destination, identity.name, signal);
+    const known = found?.manifest ?? emptyManifest(identity);
+    const missed =
+      complete && found !== null
+        ? []
+        : await readMissed(destination, identity.name, [...known.files, ...entries], signal);
+    const manifest = withEntries({ ...known, pageSize: identity.pageSize }, [...missed, ...entries], nowMs);
+    const source = { kind: "bytes", bytes: Buffer.from(formatManifest(manifest)) } as const;
+    const condition = found === null ? "absent" : { etag: found.etag };
+    const result = await destination.write(manifestKey(identity.name), source, { condition, signal });
+    if (result.kind === "written") return;
+  }
+  throw new DestinationError(
+    `${destination.url}/${manifestKey(identity.name)}: expected to write it, found it changed`,
+    {
+      retryable: true,
+      hint: "Another process writes the same manifest.",
+    },
+  );
+}
+
+/** How far the manifest reaches once `entries` are in it. Null if something between is missing. */
+export function reachedBy(manifestTxid: Txid, entries: readonly ManifestEntry[]): Txid | null {
+  let reached = manifestTxid;
+  for (const entry of entries) {
+    if (entry.minTxid > reached + 1n) return null;
+    if (entry.maxTxid > reached) reached = entry.maxTxid;
+  }
+  return reached;
+}
+
+// --- internal ---
+
+const UPDATE_ATTEMPTS = 5;
+
+function emptyManifest({ name, lineage, pageSize }: ManifestIdentity): Manifest {
+  return { name, lineage, pageSize, updatedAtMs: 0, files: [] };
+}
+
+/** Entries for listed files that are not in `known`: what a crash kept out of the manifest. */
+async function readMissed(
+  destination: Destination,
+  name: string,
+  known: readonly ManifestEntry[],
+  signal: AbortSignal | undefined,
+): Promise<ManifestEntry[]> {
+  const keys = new Set(known.map((entry) => entry.key));
+  const [chain] = await readChains(destination, `${name}/`, name, signal);
+  const missed: ManifestEntry[] = [];
+  for (const file of chain?.files ?? []) {
+    const key = file.key.slice(name.length + 1);
+    if (keys.has(key)) continue;
+    const { header, trailer, metadata } = await readFileEnds(destination, file, signal);
+    missed.push({
+      key,
+      kind: file.kind,
+      minTxid: file.minTxid,
+      maxTxid: file.maxTxid,
+      sizeBytes: file.sizeBytes,
+      createdAtMs: header.timestampMs,
+      sha256: metadata.sha256 ?? (await hashObject(destination, file, signal)),
+      preChecksum: header.preApplyChecksum,
+      postChecksum: trailer.postApplyChecksum,
+    });
+  }
+  return missed;
+}

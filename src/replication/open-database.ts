@@ -1,0 +1,102 @@
+/**
+ * What a replicator holds while its database is open: the pin and where it is, the local state, the delivery, the work in
+ * the background, and when things happened last.
+ */
+import type { PinnedDatabase } from "../sqlite/database.ts";
+import type { WalIndexHead } from "../sqlite/wal-index.ts";
+import type { Delivery } from "./delivery.ts";
+import type { LocalState } from "./local-state.ts";
+
+export class OpenDatabase {
+  readonly database: PinnedDatabase;
+  readonly state: LocalState;
+  readonly delivery: Delivery;
+  /** Ends the work in the background. */
+  readonly stop = new AbortController();
+  /** Settles with first contact. */
+  readonly connected: Promise<void>;
+  markConnected: () => void = () => {};
+  failConnected: (error: unknown) => void = () => {};
+
+  lastCaptureMs = 0;
+  lastCheckpointMs: number;
+  /** Since when nothing was committed that waits to be copied back; infinite if that was tried already. */
+  quietFromMs: number;
+  /** How often we looked again since the last event: at 1, 2, 4 ... 32 ms, since events are swallowed. */
+  lookStep = 0;
+  /** The name of the database file may have changed hands. */
+  checkFile = false;
+  /** A snapshot is being read: the pin must stay where it is. */
+  scanning = false;
+  snapshotQueued = false;
+  /** The next periodic snapshot is not taken before this time. */
+  snapshotNotBeforeMs = 0;
+
+  /** The WAL index when the pin was taken. */
+  #pinned: WalIndexHead;
+  readonly #tasks = new Set<Promise<void>>();
+
+  constructor(database: PinnedDatabase, state: LocalState, delivery: Delivery, nowMs: number) {
+    this.database = database;
+    this.state = state;
+    this.delivery = delivery;
+    this.lastCheckpointMs = nowMs;
+    this.quietFromMs = nowMs;
+    this.#pinned = database.walIndex();
+    this.connected = new Promise((resolve, reject) => {
+      this.markConnected = resolve;
+      this.failConnected = reject;
+    });
+    this.connected.catch(() => {}); // Not everybody waits for it.
+  }
+
+  /** Pinned at mark 0: the WAL was copied back completely, and the next writer restarts it. */
+  get restsAtZero(): boolean {
+    return this.#pinned.backfilled === this.#pinned.frameCount;
+  }
+
+  /** True if the pin keeps the WAL from being copied back or restarted although everything is captured. */
+  pinIsStale(head: WalIndexHead): boolean {
+    if (head.salt1 !== this.#pinned.salt1 || head.frameCount !== this.#pinned.frameCount) return true;
+    return head.frameCount > 0 && head.backfilled === head.frameCount && !this.restsAtZero;
+  }
+
+  /** The hop: for microseconds the WAL is free. The next look proves that nothing was lost. */
+  movePin(): void {
+    this.database.repin();
+    this.notePin();
+  }
+
+  notePin(): void {
+    this.#pinned = this.database.walIndex();
+  }
+
+  /** When to look again after an event, in ms; infinite after the last look. */
+  nextLookMs(nowMs: number): number {
+    return this.lookStep > LAST_LOOK_STEP ? Number.POSITIVE_INFINITY : nowMs + 2 ** this.lookStep++;
+  }
+
+  /** Runs `work` beside everything else. Its failure is not one if `stop` was asked for. */
+  inBackground(work: () => Promise<void>, onError: (error: unknown) => void): void {
+    const task = work()
+      .catch((error) => {
+        if (!this.stop.signal.aborted) onError(error);
+      })
+      .finally(() => this.#tasks.delete(task));
+    this.#tasks.add(task);
+  }
+
+  /** Ends everything, the pin last. */
+  async close(): Promise<void> {
+    this.stop.abort();
+    this.failConnected(this.stop.signal.reason);
+    await this.delivery.stop();
+    await Promise.all(this.#tasks);
+    this.state.close();
+    this.database.close();
+  }
+}
+
+// --- internal ---
+
+const LAST_LOOK_STEP = 5;

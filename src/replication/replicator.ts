@@ -1,0 +1,437 @@
+/**
+ * One database on its way to one destination: observes, asks plan.ts what to do, does it, records it.
+ *
+ * `tick` is synchronous and does whatever is due: capture, move the pin, copy frames back. Whatever takes longer (a scan
+ * of the whole database, uploads, first contact) runs beside it and wakes the watcher when it is done.
+ */
+import { assert } from "../assert.ts";
+import { readManifest } from "../chain/manifest.ts";
+import type { Destination } from "../destination/destination.ts";
+import type { Gate } from "../destination/limit.ts";
+import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { logEvent } from "../log.ts";
+import { PinnedDatabase } from "../sqlite/database.ts";
+import { type ReplicationPolicy, tend } from "./capture.ts";
+import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
+import { Delivery, type Patience } from "./delivery.ts";
+import { LocalState, lockDatabase } from "./local-state.ts";
+import type { HeldLock } from "./lock.ts";
+import { OpenDatabase } from "./open-database.ts";
+import type { ResyncReason } from "./plan.ts";
+import type { Position } from "./position.ts";
+import { beginChain, newLineage, resync, snapshot, takeOver } from "./scans.ts";
+import type { Shipped } from "./shipper.ts";
+
+export interface ReplicatorSetup {
+  /** The database file. */
+  path: string;
+  /** What it is called at the destination. */
+  name: string;
+  destination: Destination;
+  stateFolder: string;
+  policy: ReplicationPolicy;
+  /** True when the destination has proven to be there, false when it refused. Captures go on without, once a chain has begun. */
+  ready: Promise<boolean>;
+  patience: Patience;
+  /** Shared by the process: how many whole databases are read at once. */
+  scans: Gate;
+  onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
+export class Replicator {
+  readonly path: string;
+  readonly name: string;
+  /** Called when something that ran beside `tick` makes another one worth while. */
+  onWake: () => void = () => {};
+  readonly #setup: ReplicatorSetup;
+  #phase: Phase = { kind: "closed" };
+  #lock: HeldLock | null = null;
+  #open: OpenDatabase | null = null;
+  /** Descriptors of a database must be closed before it is opened again: closing them drops SQLite's locks. */
+  #closing: Promise<void> | null = null;
+  #failure: WalsyncError | null = null;
+  /** Message of the last fault that was reported, so that each is reported once. */
+  #reported = "";
+
+  constructor(setup: ReplicatorSetup) {
+    this.#setup = setup;
+    this.path = setup.path;
+    this.name = setup.name;
+  }
+
+  /** The last fault that made the database close, or null. */
+  get failure(): WalsyncError | null {
+    return this.#failure;
+  }
+
+  /** The error that made this database stop for good, or null. */
+  get fencedBy(): unknown {
+    return this.#phase.kind === "fenced" ? this.#phase.error : null;
+  }
+
+  /** How far everything is; null before the first snapshot is staged, and while the database is not open. */
+  get position(): Readonly<Position> | null {
+    return this.#open?.state.position ?? null;
+  }
+
+  /** Files that are staged and not yet acknowledged. */
+  get waitingFiles(): number {
+    return this.#open?.state.outbox.files.length ?? 0;
+  }
+
+  /**
+   * Takes the lock and pins the database. Throws E_LOCKED, E_DATABASE, E_DISK,
+   * E_INTEGRITY or E_LTX: nothing is held then.
+   */
+  open(): void {
+    assert(this.#open === null, "a database is opened once");
+    const { path, name, destination, stateFolder, policy } = this.#setup;
+    const cleanUp: (() => void)[] = [];
+    try {
+      if (this.#lock === null) {
+        this.#lock = lockDatabase(stateFolder, path);
+        cleanUp.push(() => this.#releaseLock());
+      }
+      const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
+      cleanUp.unshift(() => database.close());
+      const state = new LocalState(stateFolder, destination.url, name);
+      cleanUp.unshift(() => state.close());
+      state.recover(database.walFd);
+      this.#open = new OpenDatabase(database, state, this.#newDelivery(state), Date.now());
+    } catch (error) {
+      for (const undo of cleanUp) undo();
+      throw error;
+    }
+    this.#phase = { kind: this.#open.state.position === null ? "waiting" : "live" };
+  }
+
+  /** Makes first contact in the background, as soon as the destination is ready. */
+  begin(): void {
+    this.#open?.delivery.start();
+  }
+
+  /** As `open`, but goes on trying if that fails: for a database that is not there yet. */
+  openWhenPossible(nowMs: number): void {
+    try {
+      this.open();
+    } catch (error) {
+      this.#handle(error, nowMs);
+    }
+  }
+
+  /** Something happened to the files of the database. `renamed`: perhaps to the database file's name itself. */
+  notice(renamed: boolean): void {
+    if (this.#open !== null) {
+      this.#open.lookStep = 0;
+      this.#open.checkFile ||= renamed;
+    } else if (this.#phase.kind === "failed" && renamed) {
+      this.#phase.retryAtMs = 0;
+    }
+  }
+
+  /** Does what is due and returns when the next thing is, in ms; infinite if nothing is. Never throws. */
+  tick(nowMs: number): number {
+    try {
+      switch (this.#phase.kind) {
+        case "live":
+          return this.#tickLive(this.#open!, nowMs, false);
+        case "failed":
+          if (nowMs < this.#phase.retryAtMs) return this.#phase.retryAtMs;
+          if (this.#closing !== null) return nowMs + CLOSING_MS;
+          this.open();
+          this.begin();
+          this.#failure = null;
+          logEvent("info", "database is back", { database: this.name, path: this.path });
+          this.#reported = "";
+          return nowMs;
+        default:
+          return Number.POSITIVE_INFINITY;
+      }
+    } catch (error) {
+      return this.#handle(error, nowMs);
+    }
+  }
+
+  /** Checks for what raises no events, and does what is due. */
+  poll(nowMs: number): number {
+    this.notice(true);
+    return this.tick(nowMs);
+  }
+
+  /** Takes a snapshot of the newest commit, after first contact. Resolves with its txid when it is staged. */
+  async snapshot(): Promise<bigint> {
+    const open = this.#open;
+    assert(open !== null, "a snapshot is taken of an open database");
+    await open.connected;
+    const { position } = open.state;
+    // A chain that has only just begun is nothing but a snapshot.
+    if (position !== null && !(position.captured.txid === 1n && position.snapshotTxid === 0n)) {
+      await this.#runSnapshot(open);
+    }
+    return open.state.position!.captured.txid;
+  }
+
+  /**
+   * Captures and ships what is left, as far as that is possible before `deadline` aborts; then lets go of everything.
+   * Resolves with the number of files that stay in the outbox.
+   */
+  async stop(deadline: AbortSignal): Promise<number> {
+    const open = this.#open;
+    if (open !== null && this.#phase.kind === "live") {
+      try {
+        this.#tickLive(open, Date.now(), true);
+        await open.delivery.finish(deadline);
+      } catch (error) {
+        this.#report("last sync failed", error);
+      }
+    }
+    const left = this.waitingFiles;
+    if (this.#phase.kind !== "fenced") this.#phase = { kind: "closed" };
+    await this.#close();
+    this.#releaseLock();
+    return left;
+  }
+
+  #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
+    const tended = tend(open, this.#setup.policy, nowMs, force);
+    for (const { file, commits } of tended.captured) {
+      logEvent("debug", "captured", { database: this.name, txid: file.maxTxid, commits, sizeBytes: file.sizeBytes });
+    }
+    if (tended.captured.length > 0) {
+      this.#reported = "";
+      open.delivery.start();
+    }
+    switch (tended.next.kind) {
+      case "wait":
+        return tended.next.untilMs;
+      case "snapshot":
+        this.#startSnapshot(open);
+        return open.nextLookMs(nowMs);
+      case "resync":
+        this.#startResync(open, tended.next.reason);
+        return Number.POSITIVE_INFINITY;
+      case "replaced":
+        throw replaced(this.path);
+      case "full":
+        this.#reportFull(open);
+        return Number.POSITIVE_INFINITY;
+    }
+  }
+
+  #reportFull({ state }: OpenDatabase): void {
+    const event = "capture pauses: the outbox is full";
+    const { sizeBytes } = state.outbox;
+    const totalBytes = this.#setup.policy.maxOutboxBytes;
+    if (this.#reported !== event) logEvent("error", event, { database: this.name, sizeBytes, totalBytes });
+    this.#reported = event;
+  }
+
+  #newDelivery(state: LocalState): Delivery {
+    return new Delivery(this.#setup, state, {
+      onShipped: (shipped) => this.#onShipped(shipped),
+      onContact: (plan, remote) => this.#onContact(plan, remote),
+      onStop: (error) => this.#onDeliveryStop(error),
+    });
+  }
+
+  #onShipped({ file, key }: Shipped): void {
+    const level = file.minTxid === 1n ? "info" : "debug";
+    const event = file.minTxid === 1n ? "snapshot shipped" : "shipped";
+    logEvent(level, event, { database: this.name, txid: file.maxTxid, key, sizeBytes: file.sizeBytes });
+    // There may be room in the outbox again.
+    this.onWake();
+  }
+
+  async #onContact(plan: ContactPlan, remote: RemoteEnd | null): Promise<void> {
+    const open = this.#open!;
+    const { database, state } = open;
+    const { destination } = this.#setup;
+    logEvent("debug", "first contact", { database: this.name, reason: plan.kind, txid: remote?.txid ?? 0n });
+    if (plan.kind === "fenced") throw fencedError(this.name, destination.url, `txid ${remote!.txid}`);
+    if (plan.kind === "begin") {
+      const identity = { destination: destination.url, name: this.name, lineage: newLineage() };
+      await this.#scan(open, (options) => beginChain(database, state, identity, Date.now(), options));
+    } else if (plan.kind === "take-over") {
+      const found = await readManifest(destination, this.name, open.stop.signal);
+      const lineage = found?.manifest.lineage ?? newLineage();
+      const identity = { destination: destination.url, name: this.name, lineage };
+      await this.#scan(open, async (options) => {
+        const file = await takeOver(database, state, identity, remote!, Date.now(), options);
+        const { txid } = state.position!.captured;
+        logEvent("info", file === null ? "chain continued" : "chain taken over", { database: this.name, txid });
+      });
+    }
+    const reason = plan.kind === "snapshot" ? plan.reason : remote?.whole === false ? "chain-gap" : null;
+    if (reason !== null) {
+      logEvent("warn", "a snapshot replaces what is missing", { database: this.name, reason });
+      this.#startSnapshot(open);
+    }
+    logEvent("info", "replicating", { database: this.name, path: this.path, txid: state.position!.captured.txid });
+    open.markConnected();
+  }
+
+  #onDeliveryStop(error: unknown): void {
+    this.#open?.failConnected(error);
+    if (error instanceof WalsyncError && error.code === "E_FENCED") {
+      this.#phase = { kind: "fenced", error };
+      this.#report("stopped: another writer owns the name", error);
+      void this.#close();
+      this.onWake();
+      return;
+    }
+    this.#handle(error, Date.now());
+    this.onWake();
+  }
+
+  #startResync(open: OpenDatabase, reason: ResyncReason): void {
+    const changedPageSize = open.state.position!.captured.pageSize !== open.database.pageSize;
+    logEvent("warn", "comparing the whole database", { database: this.name, reason });
+    this.#phase = { kind: "scanning" };
+    open.inBackground(
+      async () => {
+        await this.#scan(open, async (options) => {
+          const file = await resync(open.database, open.state, Date.now(), options);
+          logEvent("info", file === null ? "compared: nothing differs" : "compared: differences staged", {
+            database: this.name,
+            txid: file?.maxTxid,
+            sizeBytes: file?.sizeBytes,
+          });
+        });
+        open.delivery.start();
+        // Pages of two sizes cannot be merged: restoring needs a snapshot to begin with.
+        if (changedPageSize) await this.#runSnapshot(open);
+      },
+      (error) => this.#onTaskError(error),
+    );
+  }
+
+  #startSnapshot(open: OpenDatabase): void {
+    if (open.snapshotQueued) return;
+    open.inBackground(
+      () => this.#runSnapshot(open),
+      (error) => this.#onTaskError(error),
+    );
+  }
+
+  async #runSnapshot(open: OpenDatabase): Promise<void> {
+    const { database, state, delivery, stop } = open;
+    if (open.snapshotQueued) return;
+    open.snapshotQueued = true;
+    open.snapshotNotBeforeMs = Date.now() + SNAPSHOT_RETRY_MS;
+    try {
+      await this.#setup.scans.run(async () => {
+        stop.signal.throwIfAborted();
+        if (this.#phase.kind !== "live") return;
+        open.scanning = true;
+        const options = { signal: stop.signal, onProgress: this.#setup.onScanProgress };
+        const outcome = await snapshot(database, state, state.position!, Date.now(), options);
+        open.notePin();
+        if (outcome.kind === "resync") this.#startResync(open, outcome.reason);
+        else open.snapshotNotBeforeMs = Date.now() + this.#setup.policy.snapshotIntervalMs;
+      }, stop.signal);
+    } finally {
+      open.scanning = false;
+      open.snapshotQueued = false;
+    }
+    delivery.start();
+    this.onWake();
+  }
+
+  /** Runs a scan after which captures begin, or begin again. */
+  async #scan(
+    open: OpenDatabase,
+    action: (options: { signal: AbortSignal; onProgress: ReplicatorSetup["onScanProgress"] }) => Promise<unknown>,
+  ): Promise<void> {
+    const { signal } = open.stop;
+    this.#phase = { kind: "scanning" };
+    await this.#setup.scans.run(() => {
+      signal.throwIfAborted();
+      return action({ signal, onProgress: this.#setup.onScanProgress });
+    }, signal);
+    signal.throwIfAborted();
+    open.notePin();
+    this.#phase = { kind: "live" };
+    this.onWake();
+  }
+
+  #onTaskError(error: unknown): void {
+    this.#handle(error, Date.now());
+    this.onWake();
+  }
+
+  /**
+   * A full or failing local disk: the pin keeps the frames, so everything stays as it is and is tried again. Anything
+   * else: let go of the database and open it again later. Returns when.
+   */
+  #handle(error: unknown, nowMs: number): number {
+    const fault = asFault(this.path, error);
+    const retryAtMs = nowMs + RETRY_MS;
+    if (fault.code === "E_DISK" && this.#phase.kind === "live") {
+      this.#report("capture pauses", fault);
+      return retryAtMs;
+    }
+    this.#failure = fault;
+    if (this.#setup.patience === "endless") this.#report("database failed", fault);
+    this.#phase = { kind: "failed", retryAtMs };
+    void this.#close();
+    return retryAtMs;
+  }
+
+  #report(event: string, error: unknown): void {
+    const message = messageOf(error);
+    if (message === this.#reported) return;
+    this.#reported = message;
+    const { code, hint } = error instanceof WalsyncError ? error : { code: undefined, hint: undefined };
+    logEvent("error", event, { database: this.name, path: this.path, code, error: message, hint });
+  }
+
+  async #close(): Promise<void> {
+    const open = this.#open;
+    this.#open = null;
+    if (open !== null) {
+      this.#closing = open.close().finally(() => {
+        this.#closing = null;
+      });
+    }
+    await this.#closing;
+  }
+
+  #releaseLock(): void {
+    this.#lock?.release();
+    this.#lock = null;
+  }
+}
+
+// --- internal ---
+
+/** What a database is doing, apart from what runs in the background. */
+type Phase =
+  /** Not begun, or stopped. */
+  | { kind: "closed" }
+  /** Pinned; the destination has yet to say where its chain ends. */
+  | { kind: "waiting" }
+  /** Captures. */
+  | { kind: "live" }
+  /** The whole database is read; captures begin after it. */
+  | { kind: "scanning" }
+  /** Cannot be opened or read; tried again. */
+  | { kind: "failed"; retryAtMs: number }
+  /** Another writer owns the name. For good. */
+  | { kind: "fenced"; error: unknown };
+
+const RETRY_MS = 10_000;
+const SNAPSHOT_RETRY_MS = 60_000;
+const CLOSING_MS = 20;
+
+function replaced(path: string): WalsyncError {
+  return new WalsyncError("E_DATABASE", `${path}: expected the file that was opened, found another one or none`, {
+    hint: "walsync opens the new file and compares it with what was shipped.",
+  });
+}
+
+/** A fault of SQLite or of the file system as E_DATABASE. Throws what is neither: that is a bug. */
+function asFault(path: string, error: unknown): WalsyncError {
+  if (error instanceof WalsyncError) return error;
+  if (errnoOf(error) === undefined) throw error;
+  return new WalsyncError("E_DATABASE", `${path}: cannot be read: ${messageOf(error)}`, { cause: error });
+}

@@ -1,0 +1,156 @@
+/**
+ * What a replicator does with a whole database: begin a chain, take one over, compare after a doubt, take a snapshot.
+ * Each pins one commit, reads every page of it, stages what has to be shipped, and only then records the new position.
+ */
+import { randomBytes } from "node:crypto";
+import { assert } from "../assert.ts";
+import type { Txid } from "../ltx/txid.ts";
+import type { PinnedDatabase } from "../sqlite/database.ts";
+import { capture } from "./capture.ts";
+import type { RemoteEnd } from "./contact.ts";
+import { fillTable, type PinnedState, pinState, type ScanOptions, stageResync, stageSnapshot } from "./full-scan.ts";
+import type { LocalState } from "./local-state.ts";
+import type { OutboxFile } from "./outbox.ts";
+import type { PageTableWriter } from "./page-table.ts";
+import { planCapture, type ResyncReason } from "./plan.ts";
+import type { Captured, Position } from "./position.ts";
+
+/** The identity of a chain: what a position says besides how far it is. */
+export interface ChainIdentity {
+  destination: string;
+  name: string;
+  lineage: string;
+}
+
+export function newLineage(): string {
+  return randomBytes(8).toString("hex");
+}
+
+/** Begins a chain with the snapshot 1-1. */
+export async function beginChain(
+  database: PinnedDatabase,
+  state: LocalState,
+  identity: ChainIdentity,
+  nowMs: number,
+  options: ScanOptions,
+): Promise<void> {
+  const pinned = pinState(database);
+  await withNewTable(database, state, async (table) => {
+    const { checksum } = await stageSnapshot(database, pinned, state.outbox, 1n, nowMs, table, options);
+    const captured = capturedAt(database, pinned, 1n, checksum, nowMs);
+    return { ...identity, shippedTxid: 0n, snapshotTxid: 0n, snapshotAtMs: 0, manifestTxid: 0n, captured };
+  });
+}
+
+/** Goes on with a chain of the destination. Ships nothing if the database is what the chain ends with, as after a restore. */
+export async function takeOver(
+  database: PinnedDatabase,
+  state: LocalState,
+  identity: ChainIdentity,
+  remote: RemoteEnd,
+  nowMs: number,
+  options: ScanOptions,
+): Promise<OutboxFile | null> {
+  const pinned = pinState(database);
+  const timestampMs = Math.max(nowMs, remote.timestampMs);
+  const { snapshotTxid, snapshotAtMs } = remote;
+  const begun = { ...identity, shippedTxid: remote.txid, snapshotTxid, snapshotAtMs, manifestTxid: 0n };
+  let file: OutboxFile | null = null;
+  await withNewTable(database, state, async (table) => {
+    const checksum = await fillTable(database, pinned, table, options);
+    if (checksum === remote.checksum) {
+      return { ...begun, captured: capturedAt(database, pinned, remote.txid, checksum, remote.timestampMs) };
+    }
+    const txid = remote.txid + 1n;
+    const pre = remote.checksum;
+    ({ file } = await stageResync(database, pinned, state.outbox, txid, timestampMs, pre, null, null, options));
+    return { ...begun, captured: capturedAt(database, pinned, txid, checksum, timestampMs) };
+  });
+  return file;
+}
+
+/**
+ * Compares the whole database with the page table, and stages what differs as the next increment. Null if nothing does.
+ * Also right without a table and after a change of the page size: every page differs then.
+ */
+export async function resync(
+  database: PinnedDatabase,
+  state: LocalState,
+  nowMs: number,
+  options: ScanOptions,
+): Promise<OutboxFile | null> {
+  const { position, outbox } = state;
+  assert(position !== null, "a resync goes on from a position");
+  const before = position.captured;
+  const pinned = pinState(database);
+  const known = before.pageSize === database.pageSize ? state.table : null;
+  const timestampMs = Math.max(nowMs, before.timestampMs);
+  const txid = before.txid + 1n;
+  const pre = before.checksum;
+  let file: OutboxFile | null = null;
+  await withNewTable(database, state, async (table) => {
+    const staged = await stageResync(database, pinned, outbox, txid, timestampMs, pre, known, table, options);
+    file = staged.file;
+    const reached = file === null ? { ...before } : { ...before, txid, timestampMs };
+    // Read the position anew: uploads went on meanwhile.
+    const captured = capturedAt(database, pinned, reached.txid, staged.checksum, reached.timestampMs);
+    return { ...state.position!, captured };
+  });
+  return file;
+}
+
+/**
+ * Stages a snapshot of the newest commit, capturing what is left before it. Captures may go on while it is read, but the
+ * pin must stay where it is. A reason for a resync if the WAL leaves a doubt: nothing is staged then.
+ */
+export async function snapshot(
+  database: PinnedDatabase,
+  state: LocalState,
+  position: Position,
+  nowMs: number,
+  options: ScanOptions,
+): Promise<{ kind: "staged"; file: OutboxFile } | { kind: "resync"; reason: ResyncReason }> {
+  const first = capture(database, state, position, nowMs);
+  if (first.kind === "resync") return first;
+  const pinned = pinState(database);
+  const rest = capture(database, state, position, nowMs, pinned.head);
+  if (rest.kind === "resync") return rest;
+  const { captured } = position;
+  assert(planCapture(captured, pinned.head).kind === "idle", "what is pinned is what is captured");
+  const { txid, timestampMs } = captured;
+  const { file, checksum } = await stageSnapshot(database, pinned, state.outbox, txid, timestampMs, null, options);
+  if (checksum === captured.checksum) return { kind: "staged", file };
+  state.outbox.remove(file);
+  return { kind: "resync", reason: "checksum-differs" };
+}
+
+// --- internal ---
+
+/** Runs a scan that fills a new page table, and makes the position it returns the one that holds. */
+async function withNewTable(
+  database: PinnedDatabase,
+  state: LocalState,
+  scan: (table: PageTableWriter) => Promise<Position>,
+): Promise<void> {
+  const table = state.newTable(database.pageSize);
+  let position: Position;
+  try {
+    position = await scan(table);
+  } catch (error) {
+    table.abort();
+    throw error;
+  }
+  state.install(table, position);
+}
+
+function capturedAt(
+  database: PinnedDatabase,
+  pinned: PinnedState,
+  txid: Txid,
+  checksum: bigint,
+  timestampMs: number,
+): Captured {
+  const { head, cursor } = pinned;
+  const { commit, changeCount } = head;
+  return { txid, checksum, commit, pageSize: database.pageSize, timestampMs, cursor, changeCount };
+}

@@ -1,0 +1,184 @@
+/**
+ * Uploads the files of one outbox. Files that claim a txid go strictly in order, one at a time; later snapshots go
+ * beside them, since nothing follows on from a snapshot. A file leaves the outbox only after the destination
+ * acknowledged it and that was recorded.
+ *
+ * Faults of the destination never lose anything: the file stays, and is tried again for as long as it takes.
+ */
+import { createReadStream } from "node:fs";
+import { hashObject, readFileEnds } from "../chain/chain.ts";
+import type { Destination } from "../destination/destination.ts";
+import { formatKey } from "../destination/layout.ts";
+import { sleep } from "../destination/retry.ts";
+import { asDiskError } from "../durable.ts";
+import { DestinationError, WalsyncError } from "../errors.ts";
+import { LtxFileReader } from "../ltx/file-reader.ts";
+import { fencedError } from "./contact.ts";
+import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
+
+/** A file that the destination has. */
+export interface Shipped {
+  file: OutboxFile;
+  key: string;
+  sha256: string;
+  timestampMs: number;
+  preChecksum: bigint;
+  postChecksum: bigint;
+}
+
+export interface ShipperEvents {
+  /** Record it, durably: the file leaves the outbox when this returns. */
+  onShipped(shipped: Shipped): void;
+  /** An upload, or recording it, failed; `failures` in a row so far. It is tried again, unless this throws. */
+  onFailure(error: WalsyncError, failures: number): void;
+  /** Uploading has stopped for good: another writer owns the name (E_FENCED), or this is a bug. */
+  onStop(error: unknown): void;
+}
+
+export class Shipper {
+  readonly #destination: Destination;
+  readonly #name: string;
+  readonly #outbox: Outbox;
+  readonly #events: ShipperEvents;
+  readonly #stop = new AbortController();
+  readonly #lanes = { claims: new Lane(), snapshots: new Lane() };
+
+  constructor(destination: Destination, name: string, outbox: Outbox, events: ShipperEvents) {
+    this.#destination = destination;
+    this.#name = name;
+    this.#outbox = outbox;
+    this.#events = events;
+  }
+
+  /** Uploads what is in the outbox, unless it is being uploaded already. Call it after each file that was staged. */
+  start(): void {
+    if (this.#stop.signal.aborted) return;
+    this.#lanes.claims.run(() => this.#drain((file) => claimsTxid(file)));
+    this.#lanes.snapshots.run(() => this.#drain((file) => !claimsTxid(file)));
+  }
+
+  /** Resolves when nothing is under way: everything is shipped, or it stopped. */
+  async settled(): Promise<void> {
+    await Promise.all([this.#lanes.claims.done, this.#lanes.snapshots.done]);
+  }
+
+  /** Gives up what is under way; the outbox keeps it. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    await this.settled();
+  }
+
+  async #drain(ofLane: (file: OutboxFile) => boolean): Promise<void> {
+    let failures = 0;
+    for (;;) {
+      const file = this.#outbox.files.find(ofLane);
+      if (file === undefined || this.#stop.signal.aborted) return;
+      try {
+        const shipped = await this.#ship(file);
+        this.#events.onShipped(shipped);
+        this.#outbox.remove(file);
+        failures = 0;
+      } catch (error) {
+        if (this.#stop.signal.aborted) return;
+        if (!this.#goesOn(error, ++failures)) return;
+        await sleep(pauseMs(failures), this.#stop.signal).catch(() => {});
+      }
+    }
+  }
+
+  #goesOn(error: unknown, failures: number): boolean {
+    try {
+      if (!(error instanceof WalsyncError) || error.code === "E_FENCED") throw error;
+      this.#events.onFailure(error, failures);
+      return true;
+    } catch (reason) {
+      this.#stop.abort();
+      this.#events.onStop(reason);
+      return false;
+    }
+  }
+
+  async #ship(file: OutboxFile): Promise<Shipped> {
+    const { signal } = this.#stop;
+    const key = formatKey({ layout: "walsync", name: this.#name, minTxid: file.minTxid, maxTxid: file.maxTxid });
+    file.sha256 ??= await hashFile(file.path);
+    const metadata: Record<string, string> = { sha256: file.sha256 };
+    if (file.commits > 0) metadata.commits = String(file.commits);
+    const source = { kind: "file", path: file.path, sizeBytes: file.sizeBytes } as const;
+    const result = await this.#destination.write(key, source, { condition: "absent", metadata, signal });
+    const shipped = { file, key, sha256: file.sha256, ...readEnds(file.path) };
+    if (result.kind === "refused") await this.#requireOwn(shipped, signal);
+    return shipped;
+  }
+
+  /** The key exists already: fine if it holds what we wanted to write (the answer was lost), fenced if not. */
+  async #requireOwn({ file, key, sha256, postChecksum }: Shipped, signal: AbortSignal): Promise<void> {
+    const found = await this.#destination.head(key, { signal });
+    if (found === null) {
+      throw new DestinationError(`${this.#destination.url}: expected ${key}, which is said to exist, found nothing`, {
+        retryable: true,
+      });
+    }
+    const remote = { key, minTxid: file.minTxid, maxTxid: file.maxTxid };
+    if (found.sizeBytes === file.sizeBytes) {
+      const foundSha256 = found.metadata.sha256 ?? (await hashObject(this.#destination, remote, signal));
+      if (foundSha256 === sha256) return;
+    }
+    if (!claimsTxid(file)) {
+      // Two snapshots of one state may differ in their timestamps only.
+      const ends = await readFileEnds(this.#destination, remote, signal);
+      if (ends.trailer.postApplyChecksum === postChecksum) return;
+    }
+    throw fencedError(this.#name, this.#destination.url, key);
+  }
+}
+
+// --- internal ---
+
+/** Pauses grow up to this. A destination that is back is noticed within it. */
+const MAX_PAUSE_MS = 30_000;
+const FIRST_PAUSE_MS = 500;
+/** Enough for a header or a trailer. */
+const ENDS_SIZE = 128;
+
+/** One activity at a time; a request while it runs makes it look again at the end. */
+class Lane {
+  done: Promise<void> = Promise.resolve();
+  #running = false;
+  #again = false;
+
+  run(activity: () => Promise<void>): void {
+    this.#again = true;
+    if (this.#running) return;
+    this.#running = true;
+    this.done = (async () => {
+      while (this.#again) {
+        this.#again = false;
+        await activity();
+      }
+      this.#running = false;
+    })();
+  }
+}
+
+/** Full jitter: many databases that failed together must not come back together. */
+function pauseMs(failures: number): number {
+  return Math.random() * Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
+}
+
+function readEnds(path: string): Pick<Shipped, "timestampMs" | "preChecksum" | "postChecksum"> {
+  const reader = new LtxFileReader(path, ENDS_SIZE);
+  reader.close();
+  const { timestampMs, preApplyChecksum } = reader.header;
+  return { timestampMs, preChecksum: preApplyChecksum, postChecksum: reader.claimedPostApplyChecksum };
+}
+
+async function hashFile(path: string): Promise<string> {
+  const hasher = new Bun.CryptoHasher("sha256");
+  try {
+    for await (const chunk of createReadStream(path)) hasher.update(chunk);
+  } catch (error) {
+    throw asDiskError(path, error);
+  }
+  return hasher.digest("hex");
+}
