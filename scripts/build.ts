@@ -1,4 +1,7 @@
-/** Compiles src/main.ts into one executable, dist/walsync. Works from any directory. */
+/**
+ * Compiles src/main.ts into one executable: `bun build.ts [OUTFILE] [JIT_POLICY]`, by default dist/walsync. Works from any
+ * directory. The arguments are for scripts/bench.ts, which compares policies.
+ */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
 import packageJson from "../package.json" with { type: "json" };
@@ -11,7 +14,8 @@ import packageJson from "../package.json" with { type: "json" };
 const JIT_POLICY = 1000;
 
 const root = join(import.meta.dir, "..");
-const outfile = join(root, "dist", "walsync");
+const outfile = process.argv[2] ?? join(root, "dist", "walsync");
+const jitPolicy = process.argv[3] ?? String(JIT_POLICY);
 
 const build = Bun.spawnSync(
   [
@@ -23,7 +27,7 @@ const build = Bun.spawnSync(
     "--format=esm",
     // A bug's stack trace names source lines. 50 KB in the executable, read only when a stack is printed.
     "--sourcemap=inline",
-    `--compile-jit-policy=${JIT_POLICY}`,
+    `--compile-jit-policy=${jitPolicy}`,
     // A .env or bunfig.toml in the directory where walsync happens to run is none of its business.
     "--no-compile-autoload-dotenv",
     "--no-compile-autoload-bunfig",
