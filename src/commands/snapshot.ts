@@ -30,7 +30,7 @@ export default defineWalsyncCommand({
     const destination = await destinationOf(flags, env, signal);
     const [database] = nameSources(sources, (path) => keptName(stateFolderOf(path, flags.stateDir), destination.url));
     const { path, name } = database!;
-    let shown: ReturnType<typeof progress> | undefined;
+    const bar = new StageBar();
     const replicator = new Replicator({
       path,
       name,
@@ -50,31 +50,48 @@ export default defineWalsyncCommand({
       ready: Promise.resolve(true),
       patience: "once",
       scans: new Gate(1),
-      onScanProgress: (doneBytes, totalBytes) => {
-        shown ??= progress(`snapshot ${name}`, totalBytes);
-        shown.update(doneBytes);
-      },
+      onScanProgress: (doneBytes, totalBytes) => bar.show(`read ${name}`, doneBytes, totalBytes),
+      onUploadProgress: (sentBytes, totalBytes) => bar.show(`upload ${name}`, sentBytes, totalBytes),
     });
     try {
       replicator.open();
       await destination.prepare({ signal });
       replicator.begin();
       const txid = await replicator.snapshot();
-      shown?.end();
-      shown = undefined;
       const left = await replicator.stop(signal);
+      bar.end();
       signal.throwIfAborted();
       if (left > 0) throw replicator.failure ?? notShipped(destination.url, left);
       if (flags.json) printJson({ name, txid });
       else
         print(`${name}: snapshot at txid ${txid} in ${destination.url}, in ${formatDuration(Date.now() - startedMs)}`);
     } finally {
-      shown?.end();
+      bar.end();
       await replicator.stop(AbortSignal.abort());
       destination.close();
     }
   },
 });
+
+/** One bar after the other: reading, then uploading. */
+class StageBar {
+  #label = "";
+  #bar: ReturnType<typeof progress> | undefined;
+
+  show(label: string, doneBytes: number, totalBytes: number): void {
+    if (label !== this.#label) {
+      this.end();
+      this.#label = label;
+      this.#bar = progress(label, totalBytes);
+    }
+    this.#bar?.update(doneBytes);
+  }
+
+  end(): void {
+    this.#bar?.end();
+    this.#bar = undefined;
+  }
+}
 
 function notShipped(url: string, files: number): DestinationError {
   return new DestinationError(`${url}: expected to ship everything, found ${files} files left`, {

@@ -11,7 +11,7 @@ import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "./
 import type { LocalState } from "./local-state.ts";
 import { reachedBy, updateManifest } from "./manifest-keeper.ts";
 import { claimsTxid } from "./outbox.ts";
-import { type Shipped, Shipper } from "./shipper.ts";
+import { type Shipped, Shipper, type UploadProgress } from "./shipper.ts";
 
 /** "endless": faults of the destination are tried again for as long as it takes; "once": the first one ends it. */
 export type Patience = "endless" | "once";
@@ -22,6 +22,7 @@ export interface DeliverySetup {
   /** True when the destination has proven to be there, false when it refused. Nothing is asked of it before. */
   ready: Promise<boolean>;
   patience: Patience;
+  onUploadProgress?: UploadProgress | undefined;
 }
 
 export interface DeliveryEvents {
@@ -58,6 +59,7 @@ export class Delivery {
     this.#state = state;
     this.#events = events;
     this.#shipper = new Shipper(destination, name, state.outbox, {
+      onProgress: setup.onUploadProgress,
       onShipped: (shipped) => this.#record(shipped),
       onFailure: (error, failures) => {
         if (setup.patience === "once") throw error;
@@ -187,6 +189,7 @@ export class Delivery {
       throw error;
     }
     position.manifestTxid = reached ?? shippedTxid;
+    this.#state.save(position);
   }
 
   #reportFailure(event: string, error: WalsyncError, failures: number): void {

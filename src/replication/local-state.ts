@@ -15,6 +15,7 @@ import { asDiskError } from "../durable.ts";
 import { errnoOf } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
+import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
 import { claimsTxid, Outbox, type OutboxFile } from "./outbox.ts";
@@ -74,16 +75,26 @@ export class LocalState {
   }
 
   /**
-   * Brings position and table up to the newest file of the outbox. `walFd` gives the checksums that the cursor needs.
+   * Brings position and table up to the newest file of the outbox. The database's WAL gives the checksums that the cursor
+   * needs, and its file the proof that nothing happened since a clean stop.
    * Throws LtxError if a file of the outbox is damaged: it was never acknowledged, and must not be shipped.
    */
-  recover(walFd: number): void {
+  recover(database: PinnedDatabase): void {
     if (this.position === null) return;
+    const { walFd } = database;
+    const stoppedAt = this.position.captured.txid;
     for (const file of this.outbox.files) {
       if (!claimsTxid(file) || file.maxTxid <= this.position.captured.txid) continue;
       this.position.captured = this.#replay(file, walFd, this.position.captured);
     }
-    const { captured } = this.position;
+    const { captured, file } = this.position;
+    const head = database.walIndex();
+    const untouched = file !== null && captured.txid === stoppedAt && file === database.fingerprint();
+    if (untouched && head.frameCount === 0) {
+      captured.cursor = null;
+      captured.changeCount = head.changeCount;
+    }
+    this.position.file = null;
     if (this.table !== null && (this.table.checksum !== captured.checksum || this.table.commit !== captured.commit)) {
       this.table.close();
       this.table = null;

@@ -86,12 +86,17 @@ export class OpenDatabase {
     this.#tasks.add(task);
   }
 
+  /** Resolves when nothing runs in the background. */
+  async settled(): Promise<void> {
+    while (this.#tasks.size > 0) await Promise.all(this.#tasks);
+  }
+
   /** Ends everything, the pin last. */
   async close(): Promise<void> {
     this.stop.abort();
     this.failConnected(this.stop.signal.reason);
     await this.delivery.stop();
-    await Promise.all(this.#tasks);
+    await this.settled();
     this.state.close();
     this.database.close();
   }

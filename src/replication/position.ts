@@ -40,6 +40,11 @@ export interface Position {
   snapshotAtMs: number;
   /** Everything shipped up to this txid is listed in the manifest. */
   manifestTxid: Txid;
+  /**
+   * Fingerprint of the database file, if at the last stop it held all that was captured: proof that nothing was committed
+   * since, as long as the WAL is empty. Null while walsync runs.
+   */
+  file: string | null;
   captured: Captured;
 }
 
@@ -93,6 +98,7 @@ const POSITION_FIELDS = [
   "snapshotTxid",
   "snapshotAtMs",
   "manifestTxid",
+  "file",
   "captured",
 ];
 const CAPTURED_FIELDS = ["txid", "checksum", "commit", "pageSize", "timestampMs", "cursor"];

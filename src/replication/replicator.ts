@@ -10,6 +10,7 @@ import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
+import type { Txid, TxidRange } from "../ltx/txid.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
@@ -17,10 +18,10 @@ import { Delivery, type Patience } from "./delivery.ts";
 import { LocalState, lockDatabase } from "./local-state.ts";
 import type { HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
-import type { ResyncReason } from "./plan.ts";
+import { planCapture, type ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import { beginChain, newLineage, resync, snapshot, takeOver } from "./scans.ts";
-import type { Shipped } from "./shipper.ts";
+import type { Shipped, UploadProgress } from "./shipper.ts";
 
 export interface ReplicatorSetup {
   /** The database file. */
@@ -36,6 +37,7 @@ export interface ReplicatorSetup {
   /** Shared by the process: how many whole databases are read at once. */
   scans: Gate;
   onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  onUploadProgress?: UploadProgress | undefined;
 }
 
 export class Replicator {
@@ -96,7 +98,7 @@ export class Replicator {
       cleanUp.unshift(() => database.close());
       const state = new LocalState(stateFolder, destination.url, name);
       cleanUp.unshift(() => state.close());
-      state.recover(database.walFd);
+      state.recover(database);
       this.#open = new OpenDatabase(database, state, this.#newDelivery(state), Date.now());
     } catch (error) {
       for (const undo of cleanUp) undo();
@@ -158,16 +160,24 @@ export class Replicator {
     return this.tick(nowMs);
   }
 
-  /** Takes a snapshot of the newest commit, after first contact. Resolves with its txid when it is staged. */
+  /**
+   * Makes sure, after first contact, that there is a snapshot of the newest commit. Resolves with its txid when it is
+   * staged; at once if the destination has it already.
+   */
   async snapshot(): Promise<bigint> {
     const open = this.#open;
     assert(open !== null, "a snapshot is taken of an open database");
     await open.connected;
-    const { position } = open.state;
-    // A chain that has only just begun is nothing but a snapshot.
-    if (position !== null && !(position.captured.txid === 1n && position.snapshotTxid === 0n)) {
-      await this.#runSnapshot(open);
-    }
+    if (this.#phase.kind === "live") this.#tickLive(open, Date.now(), true);
+    // What the look found may be more than can be done at once.
+    await open.settled();
+    if (this.#failure !== null) throw this.#failure;
+    const { txid } = open.state.position!.captured;
+    const { snapshotTxid } = open.state.position!;
+    const present = snapshotTxid === txid || open.state.outbox.files.some((file) => isSnapshotOf(file, txid));
+    if (!present) await this.#runSnapshot(open);
+    await open.settled();
+    if (this.#failure !== null) throw this.#failure;
     return open.state.position!.captured.txid;
   }
 
@@ -181,6 +191,7 @@ export class Replicator {
       try {
         this.#tickLive(open, Date.now(), true);
         await open.delivery.finish(deadline);
+        this.#rememberFile(open);
       } catch (error) {
         this.#report("last sync failed", error);
       }
@@ -190,6 +201,15 @@ export class Replicator {
     await this.#close();
     this.#releaseLock();
     return left;
+  }
+
+  /** Leaves proof for the next start, if the database file holds everything that is captured. */
+  #rememberFile({ database, state }: OpenDatabase): void {
+    const position = state.position!;
+    const head = database.walIndex();
+    if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
+    position.file = database.fingerprint();
+    if (position.file !== null) state.save(position);
   }
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
@@ -422,6 +442,11 @@ type Phase =
 const RETRY_MS = 10_000;
 const SNAPSHOT_RETRY_MS = 60_000;
 const CLOSING_MS = 20;
+
+/** A chain that has only just begun is nothing but the snapshot 1-1. */
+function isSnapshotOf(file: TxidRange, txid: Txid): boolean {
+  return file.minTxid === 1n && file.maxTxid === txid;
+}
 
 function replaced(path: string): WalsyncError {
   return new WalsyncError("E_DATABASE", `${path}: expected the file that was opened, found another one or none`, {

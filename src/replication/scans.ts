@@ -38,7 +38,8 @@ export async function beginChain(
   await withNewTable(database, state, async (table) => {
     const { checksum } = await stageSnapshot(database, pinned, state.outbox, 1n, nowMs, table, options);
     const captured = capturedAt(database, pinned, 1n, checksum, nowMs);
-    return { ...identity, shippedTxid: 0n, snapshotTxid: 0n, snapshotAtMs: 0, manifestTxid: 0n, captured };
+    const nothing = { shippedTxid: 0n, snapshotTxid: 0n, snapshotAtMs: 0, manifestTxid: 0n, file: null };
+    return () => ({ ...identity, ...nothing, captured });
   });
 }
 
@@ -54,17 +55,19 @@ export async function takeOver(
   const pinned = pinState(database);
   const timestampMs = Math.max(nowMs, remote.timestampMs);
   const { snapshotTxid, snapshotAtMs } = remote;
-  const begun = { ...identity, shippedTxid: remote.txid, snapshotTxid, snapshotAtMs, manifestTxid: 0n };
+  const begun = { ...identity, shippedTxid: remote.txid, snapshotTxid, snapshotAtMs, manifestTxid: 0n, file: null };
   let file: OutboxFile | null = null;
   await withNewTable(database, state, async (table) => {
     const checksum = await fillTable(database, pinned, table, options);
     if (checksum === remote.checksum) {
-      return { ...begun, captured: capturedAt(database, pinned, remote.txid, checksum, remote.timestampMs) };
+      const captured = capturedAt(database, pinned, remote.txid, checksum, remote.timestampMs);
+      return () => ({ ...begun, captured });
     }
     const txid = remote.txid + 1n;
     const pre = remote.checksum;
     ({ file } = await stageResync(database, pinned, state.outbox, txid, timestampMs, pre, null, null, options));
-    return { ...begun, captured: capturedAt(database, pinned, txid, checksum, timestampMs) };
+    const captured = capturedAt(database, pinned, txid, checksum, timestampMs);
+    return () => ({ ...begun, captured });
   });
   return file;
 }
@@ -92,9 +95,9 @@ export async function resync(
     const staged = await stageResync(database, pinned, outbox, txid, timestampMs, pre, known, table, options);
     file = staged.file;
     const reached = file === null ? { ...before } : { ...before, txid, timestampMs };
-    // Read the position anew: uploads went on meanwhile.
     const captured = capturedAt(database, pinned, reached.txid, staged.checksum, reached.timestampMs);
-    return { ...state.position!, captured };
+    // Uploads went on meanwhile, and moved the position.
+    return () => ({ ...state.position!, captured });
   });
   return file;
 }
@@ -126,21 +129,21 @@ export async function snapshot(
 
 // --- internal ---
 
-/** Runs a scan that fills a new page table, and makes the position it returns the one that holds. */
+/** Runs a scan that fills a new page table, and makes the position it leads to the one that holds. */
 async function withNewTable(
   database: PinnedDatabase,
   state: LocalState,
-  scan: (table: PageTableWriter) => Promise<Position>,
+  scan: (table: PageTableWriter) => Promise<() => Position>,
 ): Promise<void> {
   const table = state.newTable(database.pageSize);
-  let position: Position;
+  let position: () => Position;
   try {
     position = await scan(table);
   } catch (error) {
     table.abort();
     throw error;
   }
-  state.install(table, position);
+  state.install(table, position());
 }
 
 function capturedAt(

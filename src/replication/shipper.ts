@@ -26,7 +26,10 @@ export interface Shipped {
   postChecksum: bigint;
 }
 
+export type UploadProgress = (sentBytes: number, totalBytes: number) => void;
+
 export interface ShipperEvents {
+  onProgress?: UploadProgress | undefined;
   /** Record it, durably: the file leaves the outbox when this returns. */
   onShipped(shipped: Shipped): void;
   /** An upload, or recording it, failed; `failures` in a row so far. It is tried again, unless this throws. */
@@ -105,7 +108,8 @@ export class Shipper {
     const metadata: Record<string, string> = { sha256: file.sha256 };
     if (file.commits > 0) metadata.commits = String(file.commits);
     const source = { kind: "file", path: file.path, sizeBytes: file.sizeBytes } as const;
-    const result = await this.#destination.write(key, source, { condition: "absent", metadata, signal });
+    const onProgress = (sentBytes: number) => this.#events.onProgress?.(sentBytes, file.sizeBytes);
+    const result = await this.#destination.write(key, source, { condition: "absent", metadata, signal, onProgress });
     const shipped = { file, key, sha256: file.sha256, ...readEnds(file.path) };
     if (result.kind === "refused") await this.#requireOwn(shipped, signal);
     return shipped;

@@ -163,13 +163,24 @@ export class PinnedDatabase {
     }
   }
 
+  /**
+   * Identity and time of the last change of the database file. The same again means that nobody has written to it since.
+   * Null if it changed a moment ago: file systems count time in steps, and a later change might fall into the same one.
+   */
+  fingerprint(): string | null {
+    const { dev, ino, size, ctimeNs } = fstatSync(this.databaseFd, { bigint: true });
+    const ageMs = Date.now() - Number(ctimeNs / 1_000_000n);
+    return ageMs < FINGERPRINT_AGE_MS ? null : `${dev}:${ino}:${size}:${ctimeNs}`;
+  }
+
   /** Size of the WAL file in bytes. It does not shrink when the WAL restarts. */
   walSizeBytes(): number {
     return fstatSync(this.walFd).size;
   }
 
-  /** Ends the pin. The WAL file stays, even if this was the last connection. */
+  /** Ends the pin. A WAL with something in it stays, even if this was the last connection: its salts are proof. */
   close(): void {
+    if (this.walSizeBytes() === 0) this.#connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 0);
     this.#connection.close();
     closeSync(this.#shmFd);
     closeSync(this.walFd);
@@ -198,6 +209,8 @@ export function isSqliteFile(path: string): boolean {
 
 /** A millisecond apart. Whoever locks a WAL against readers does it for far less time. */
 const PIN_ATTEMPTS = 50;
+/** Far more than the step of any file system's clock (FAT: 2 s). */
+const FINGERPRINT_AGE_MS = 3000;
 const SQLITE_MAGIC = "SQLite format 3\0";
 const DATABASE_HEADER_SIZE = 100;
 
