@@ -42,6 +42,8 @@ export interface Tended {
   next:
     | { kind: "wait"; untilMs: number }
     | { kind: "snapshot" }
+    /** Everything is captured, and a checkpoint of the application may be waiting for our pin. */
+    | { kind: "yield" }
     | { kind: "resync"; reason: ResyncReason }
     /** The path names another file than the one that is open, or none. */
     | { kind: "replaced" }
@@ -59,26 +61,34 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
   const captured: Tended["captured"] = [];
   if (open.checkFile && database.isReplaced()) return { captured, next: { kind: "replaced" } };
   open.checkFile = false;
+  if (open.yieldedAtMs !== null) {
+    if (!force) return { captured, next: { kind: "wait", untilMs: Number.POSITIVE_INFINITY } };
+    open.takePinBack();
+  }
   for (let round = 0; round < ROUNDS; round++) {
-    const head = database.walIndex();
+    const head = force ? database.walIndex() : database.tryWalIndex();
+    if (head === null) return { captured, next: { kind: "wait", untilMs: nowMs + INDEX_BUSY_MS } };
     const plan = planCapture(position.captured, head);
     if (plan.kind === "resync") return { captured, next: plan };
     if (plan.kind !== "idle") {
       open.quietFromMs = nowMs;
-      open.lookStep = 0;
       // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
       const unsafe = round > 0 && (open.restsAtZero || plan.kind === "restarted");
-      const dueMs = open.lastCaptureMs + policy.syncIntervalMs;
-      if (nowMs < dueMs && !unsafe && !force) return { captured, next: { kind: "wait", untilMs: dueMs } };
+      const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, backlogIntervalMs(state.outbox.files.length));
+      if (nowMs < dueMs && !unsafe && !force && !open.mustYield(nowMs)) {
+        return { captured, next: { kind: "wait", untilMs: Math.min(dueMs, open.nextLookMs(nowMs)) } };
+      }
       if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, next: { kind: "full" } };
       const outcome = capture(database, state, position, nowMs);
       if (outcome.kind === "resync") return { captured, next: outcome };
       if (outcome.kind === "captured") captured.push(outcome);
       open.lastCaptureMs = nowMs;
+      open.lookStep = 0;
       continue;
     }
     // A snapshot reads what is pinned now; and at the end only the capture counts.
     if (open.scanning || force) break;
+    if (open.mustYield(nowMs)) return { captured, next: { kind: "yield" } };
     if (open.pinIsStale(head)) {
       open.movePin();
       continue;
@@ -143,7 +153,19 @@ export function capture(
 const LOOK_ATTEMPTS = 3;
 /** Captures and moves of the pin in one go: enough to settle, few enough to give others their turn. */
 const ROUNDS = 8;
+const INDEX_BUSY_MS = 2;
 
+/**
+ * While the destination is slower than the database, or away, more goes into each file: what waits in the outbox cannot be
+ * lost with less than the machine, and neither can what waits in the WAL. A thousand files that wait: one in ten seconds.
+ */
+function backlogIntervalMs(files: number): number {
+  return files < BACKLOG_FILES ? 0 : Math.min(BACKLOG_INTERVAL_MAX_MS, files * BACKLOG_MS_PER_FILE);
+}
+
+const BACKLOG_FILES = 32;
+const BACKLOG_MS_PER_FILE = 10;
+const BACKLOG_INTERVAL_MAX_MS = 60_000;
 /** Everything is captured, and copied back as far as it goes: what comes next. */
 function planWait(open: OpenDatabase, policy: ReplicationPolicy, head: WalIndexHead, nowMs: number): Tended["next"] {
   const { captured, snapshotTxid, snapshotAtMs } = open.state.position!;

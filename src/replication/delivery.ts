@@ -206,6 +206,13 @@ export class Delivery {
   }
 }
 
+export function untilAborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    if (signal.aborted) resolve();
+    else signal.addEventListener("abort", () => resolve(), { once: true });
+  });
+}
+
 // --- internal ---
 
 /** Merging may remove files that were shipped this long ago; until then the next key tells whether we are alone. */
@@ -213,11 +220,4 @@ const CONTACT_VALID_MS = 30 * 60_000;
 const MANIFEST_INTERVAL_MS = 60_000;
 const UNLISTED_MAX = 1000;
 const MAX_PAUSE_MS = 30_000;
-function untilAborted(signal: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    if (signal.aborted) resolve();
-    else signal.addEventListener("abort", () => resolve(), { once: true });
-  });
-}
-
 const ASK_AGAIN: ReadonlySet<string> = new Set(["E_UNREACHABLE", "E_REFUSED"]);

@@ -22,8 +22,10 @@ export class OpenDatabase {
   lastCheckpointMs: number;
   /** Since when nothing was committed that waits to be copied back; infinite if that was tried already. */
   quietFromMs: number;
-  /** How often we looked again since the last event: at 1, 2, 4 ... 32 ms, since events are swallowed. */
+  /** How often we looked again since the last event. */
   lookStep = 0;
+  /** When the pin was let go for another process's checkpoint; null while it is held. */
+  yieldedAtMs: number | null = null;
   /** The name of the database file may have changed hands. */
   checkFile = false;
   /** A snapshot is being read: the pin must stay where it is. */
@@ -32,6 +34,7 @@ export class OpenDatabase {
   /** The next periodic snapshot is not taken before this time. */
   snapshotNotBeforeMs = 0;
 
+  #yieldNotBeforeMs = 0;
   /** The WAL index when the pin was taken. */
   #pinned: WalIndexHead;
   readonly #tasks = new Set<Promise<void>>();
@@ -67,13 +70,57 @@ export class OpenDatabase {
     this.notePin();
   }
 
+  /** True if an application's checkpoint may be waiting for our pin. */
+  mustYield(nowMs: number): boolean {
+    return this.yieldedAtMs === null && nowMs >= this.#yieldNotBeforeMs && this.database.isCheckpointWaiting();
+  }
+
+  /**
+   * The yield: lets the pin go until another process's checkpoint has restarted the WAL, or has had its time. Everything is
+   * captured, and no writer comes in between while the checkpoint holds the write lock. The next look proves it.
+   */
+  async yieldPin(): Promise<void> {
+    const startedMs = Date.now();
+    this.yieldedAtMs = startedMs;
+    this.database.unpin();
+    while (this.yieldedAtMs !== null && !this.stop.signal.aborted) {
+      const nowMs = Date.now();
+      const restarted = this.#wasRestarted();
+      if (restarted || !this.database.isCheckpointWaiting()) this.takePinBack();
+      else if (nowMs - startedMs >= YIELD_MS) {
+        // Somebody else holds the checkpoint up. Yielding on and on would only leave the WAL unguarded.
+        this.takePinBack();
+        this.#yieldNotBeforeMs = nowMs + YIELD_PAUSE_MS;
+      } else {
+        // Finer than a timer: whatever commits before the pin is back must be proven.
+        Bun.sleepSync(YIELD_STEP_MS);
+        await new Promise((resolve) => setImmediate(resolve));
+      }
+    }
+  }
+
+  takePinBack(): void {
+    this.yieldedAtMs = null;
+    this.database.pin();
+    this.notePin();
+  }
+
+  #wasRestarted(): boolean {
+    const { salt1, salt2 } = this.database.walIndex();
+    return salt1 !== this.#pinned.salt1 || salt2 !== this.#pinned.salt2;
+  }
+
   notePin(): void {
     this.#pinned = this.database.walIndex();
   }
 
-  /** When to look again after an event, in ms; infinite after the last look. */
+  /**
+   * When to look again after an event, in ms: after 1, 2, 4 ... 32, since events are swallowed; and up to 512 while the pin
+   * is where a checkpoint of the application would have to wait for it.
+   */
   nextLookMs(nowMs: number): number {
-    return this.lookStep > LAST_LOOK_STEP ? Number.POSITIVE_INFINITY : nowMs + 2 ** this.lookStep++;
+    const last = this.restsAtZero ? LAST_LOOK_STEP : LAST_LOOK_STEP_ABOVE_ZERO;
+    return this.lookStep > last ? Number.POSITIVE_INFINITY : nowMs + 2 ** this.lookStep++;
   }
 
   /** Runs `work` beside everything else. Its failure is not one if `stop` was asked for. */
@@ -104,4 +151,8 @@ export class OpenDatabase {
 
 // --- internal ---
 
+const YIELD_MS = 150;
+const YIELD_STEP_MS = 0.25;
+const YIELD_PAUSE_MS = 1000;
 const LAST_LOOK_STEP = 5;
+const LAST_LOOK_STEP_ABOVE_ZERO = 9;

@@ -14,7 +14,7 @@ import type { Txid, TxidRange } from "../ltx/txid.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
-import { Delivery, type Patience } from "./delivery.ts";
+import { Delivery, type Patience, untilAborted } from "./delivery.ts";
 import { LocalState, lockDatabase } from "./local-state.ts";
 import type { HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
@@ -52,6 +52,7 @@ export class Replicator {
   /** Descriptors of a database must be closed before it is opened again: closing them drops SQLite's locks. */
   #closing: Promise<void> | null = null;
   #failure: WalsyncError | null = null;
+  #wasOpen = false;
   /** Message of the last fault that was reported, so that each is reported once. */
   #reported = "";
 
@@ -61,9 +62,9 @@ export class Replicator {
     this.name = setup.name;
   }
 
-  /** The last fault that made the database close, or null. */
+  /** The fault that closed the database and is not over, or null. A database that is still awaited has none. */
   get failure(): WalsyncError | null {
-    return this.#failure;
+    return this.#wasOpen ? this.#failure : null;
   }
 
   /** The error that made this database stop for good, or null. */
@@ -104,6 +105,7 @@ export class Replicator {
       for (const undo of cleanUp) undo();
       throw error;
     }
+    this.#wasOpen = true;
     this.#phase = { kind: this.#open.state.position === null ? "waiting" : "live" };
   }
 
@@ -183,24 +185,36 @@ export class Replicator {
 
   /**
    * Captures and ships what is left, as far as that is possible before `deadline` aborts; then lets go of everything.
-   * Resolves with the number of files that stay in the outbox.
+   * Resolves with the number of files that stay in the outbox; `failure` tells if the database could not be read.
    */
   async stop(deadline: AbortSignal): Promise<number> {
-    const open = this.#open;
-    if (open !== null && this.#phase.kind === "live") {
-      try {
-        this.#tickLive(open, Date.now(), true);
-        await open.delivery.finish(deadline);
-        this.#rememberFile(open);
-      } catch (error) {
-        this.#report("last sync failed", error);
-      }
+    try {
+      await this.#lastSync(deadline);
+    } catch (error) {
+      this.#failure = asFault(this.path, error);
     }
     const left = this.waitingFiles;
     if (this.#phase.kind !== "fenced") this.#phase = { kind: "closed" };
     await this.#close();
     this.#releaseLock();
     return left;
+  }
+
+  async #lastSync(deadline: AbortSignal): Promise<void> {
+    if (this.#phase.kind === "failed" && !deadline.aborted) {
+      // One more try: what was committed since would wait for the next start.
+      await this.#closing;
+      this.open();
+      this.begin();
+      this.#failure = null;
+    }
+    const open = this.#open;
+    if (open === null || this.#phase.kind !== "live") return;
+    this.#tickLive(open, Date.now(), true);
+    // The look may have begun a comparison of the whole database.
+    await Promise.race([open.settled(), untilAborted(deadline)]);
+    await open.delivery.finish(deadline);
+    if (!deadline.aborted) this.#rememberFile(open);
   }
 
   /** Leaves proof for the next start, if the database file holds everything that is captured. */
@@ -227,6 +241,16 @@ export class Replicator {
       case "snapshot":
         this.#startSnapshot(open);
         return open.nextLookMs(nowMs);
+      case "yield":
+        open.inBackground(
+          async () => {
+            await open.yieldPin();
+            logEvent("debug", "yielded to a checkpoint", { database: this.name, durationMs: Date.now() - nowMs });
+            this.onWake();
+          },
+          (error) => this.#onTaskError(error),
+        );
+        return Number.POSITIVE_INFINITY;
       case "resync":
         this.#startResync(open, tended.next.reason);
         return Number.POSITIVE_INFINITY;
@@ -342,6 +366,7 @@ export class Replicator {
       await this.#setup.scans.run(async () => {
         stop.signal.throwIfAborted();
         if (this.#phase.kind !== "live") return;
+        if (open.yieldedAtMs !== null) open.takePinBack();
         open.scanning = true;
         const options = { signal: stop.signal, onProgress: this.#setup.onScanProgress };
         const outcome = await snapshot(database, state, state.position!, Date.now(), options);

@@ -45,7 +45,7 @@ export class Watcher {
 
   /**
    * Ends watching; every database captures and ships what is left, as far as `timeoutMs` allows. Throws E_FENCED if
-   * another writer had taken over a name, and E_UNREACHABLE if captured transactions stay in an outbox.
+   * another writer had taken over a name, the fault of a database that could not be read, and E_UNREACHABLE if captured transactions stay in an outbox.
    */
   async stop(timeoutMs: number): Promise<void> {
     clearTimeout(this.#timer);
@@ -56,6 +56,8 @@ export class Watcher {
     const left = await Promise.all(this.#replicators.map((replicator) => replicator.stop(deadline)));
     const files = left.reduce((sum, count) => sum + count, 0);
     if (fencedBy !== undefined) throw fencedBy;
+    const failure = this.#replicators.map((replicator) => replicator.failure).find((error) => error !== null);
+    if (failure !== undefined) throw failure;
     if (files === 0) return;
     throw new DestinationError(`expected to ship everything within ${timeoutMs} ms, found ${files} files left`, {
       retryable: true,

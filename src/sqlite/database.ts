@@ -9,11 +9,12 @@
  * descriptors opened here for raw reads live exactly as long as the connection, and are closed after it.
  */
 import { constants, Database } from "bun:sqlite";
-import { closeSync, fstatSync, openSync, readSync, statSync } from "node:fs";
+import { accessSync, closeSync, constants as fileConstants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { assert } from "../assert.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { lockHolder } from "../libc.ts";
 import { isValidPageSize } from "../page.ts";
-import { readWalIndexHead, type WalIndexHead } from "./wal-index.ts";
+import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
 
 export interface OpenOptions {
   /** Switch a database in another journal mode to WAL instead of refusing it. The only write walsync ever asks for. */
@@ -70,12 +71,23 @@ export class PinnedDatabase {
     this.pageSize = this.walIndex().pageSize;
   }
 
-  /** The WAL index as it is now. Throws E_DATABASE if it stays unreadable, which no live connection should allow. */
-  walIndex(): WalIndexHead {
+  /** The WAL index as it is now, or null if a writer is changing it at this moment. */
+  tryWalIndex(): WalIndexHead | null {
     const head = readWalIndexHead(this.#shmFd);
     // A WAL index made for an empty WAL knows neither page size nor database size: the file itself is the database.
-    if (head?.pageSize === 0) return { ...head, ...fileShape(this.databaseFd) };
-    if (head !== null) return head;
+    return head?.pageSize === 0 ? { ...head, ...fileShape(this.databaseFd) } : head;
+  }
+
+  /**
+   * The WAL index as it is now. Waits a moment for a writer that lost the processor in the middle of changing it. Throws
+   * E_DATABASE if it stays unreadable, which no live connection should allow.
+   */
+  walIndex(): WalIndexHead {
+    for (let attempt = 0; attempt < INDEX_ATTEMPTS; attempt++) {
+      const head = this.tryWalIndex();
+      if (head !== null) return head;
+      Bun.sleepSync(1);
+    }
     throw new WalsyncError("E_DATABASE", `${this.path}: expected a WAL index that can be read, found it in change`, {
       hint: "If this persists, another process may have crashed while writing; open the database with sqlite3 once.",
     });
@@ -107,6 +119,15 @@ export class PinnedDatabase {
         Bun.sleepSync(1);
       }
     }
+  }
+
+  /**
+   * True while another process runs a FULL, RESTART or TRUNCATE checkpoint: it holds the checkpoint lock and the write lock
+   * together, and may be waiting for our pin. A PASSIVE one never waits and holds the checkpoint lock alone.
+   */
+  isCheckpointWaiting(): boolean {
+    const checkpointer = lockHolder(this.#shmFd, WAL_CHECKPOINT_LOCK_BYTE);
+    return checkpointer !== 0 && lockHolder(this.#shmFd, WAL_WRITE_LOCK_BYTE) === checkpointer;
   }
 
   /** Copies back what the pin allows, on a connection of its own that lives only for this call. Never waits. */
@@ -209,6 +230,7 @@ export function isSqliteFile(path: string): boolean {
 
 /** A millisecond apart. Whoever locks a WAL against readers does it for far less time. */
 const PIN_ATTEMPTS = 50;
+const INDEX_ATTEMPTS = 200;
 /** Far more than the step of any file system's clock (FAT: 2 s). */
 const FINGERPRINT_AGE_MS = 3000;
 const SQLITE_MAGIC = "SQLite format 3\0";
@@ -253,6 +275,8 @@ function openDatabaseFile(path: string): number {
       hint: "Name the database file itself.",
     });
   }
+  // SQLite would open a file that may not be written, and refuse the first checkpoint.
+  accessSync(path, fileConstants.W_OK);
   const fd = openSync(path, "r");
   const header = Buffer.alloc(DATABASE_HEADER_SIZE);
   const filled = readSync(fd, header, 0, DATABASE_HEADER_SIZE, 0);
@@ -271,13 +295,23 @@ function openDatabaseFile(path: string): number {
 function requireWal(connection: Database, path: string, enable: boolean): void {
   const mode = journalMode(connection, "PRAGMA journal_mode");
   if (mode === "wal") return;
-  const found = enable ? journalMode(connection, "PRAGMA journal_mode=WAL") : mode;
+  const found = enable ? askForWal(connection, mode) : mode;
   if (found === "wal") return;
   throw new WalsyncError("E_DATABASE", `${path}: expected journal mode WAL, found ${found.toUpperCase()}`, {
     hint: enable
       ? "Another connection is in the way: stop the application while the mode changes."
       : 'Run "PRAGMA journal_mode=WAL" in the application, or pass --enable-wal.',
   });
+}
+
+/** The journal mode after asking for WAL: `mode` as before, if another connection is in the way. */
+function askForWal(connection: Database, mode: string): string {
+  try {
+    return journalMode(connection, "PRAGMA journal_mode=WAL");
+  } catch (error) {
+    if (isBusy(error)) return mode;
+    throw error;
+  }
 }
 
 function journalMode(connection: Database, pragma: string): string {
@@ -298,11 +332,16 @@ function asDatabaseError(path: string, error: unknown): WalsyncError {
       hint: "Check the path, or use --restore-if-missing to fetch it from the destination.",
     });
   }
-  if (errno === "EACCES" || errno === "EPERM" || errno === "SQLITE_CANTOPEN" || errno === "SQLITE_READONLY") {
+  if (errno !== undefined && /^(EACCES|EPERM|EROFS|SQLITE_(CANTOPEN|READONLY)(_\w+)?)$/.test(errno)) {
     return new WalsyncError("E_DATABASE", `${path}: expected to read and lock it, found no permission (${errno})`, {
       ...detail,
       hint: "walsync needs read and write access to the database, its -wal and -shm files and their folder.",
     });
   }
-  return new WalsyncError("E_DATABASE", `${path}: cannot be opened: ${messageOf(error)}`, detail);
+  return new WalsyncError("E_DATABASE", `${path}: cannot be opened: ${messageOf(error)}`, {
+    ...detail,
+    hint: isBusy(error)
+      ? "Another process keeps it locked for itself. Check whether it uses PRAGMA locking_mode=EXCLUSIVE."
+      : "Run PRAGMA integrity_check on it with sqlite3. Encrypted databases are not supported.",
+  });
 }

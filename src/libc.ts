@@ -1,0 +1,69 @@
+/**
+ * The few functions of the C library that Bun has no name for: flock(2), and the question of fcntl(2) who holds a lock.
+ */
+import { dlopen, FFIType, ptr } from "bun:ffi";
+import { WalsyncError } from "./errors.ts";
+
+/** Takes an exclusive flock(2) on the file, or returns false at once if another process has it. */
+export function tryLockFile(fd: number): boolean {
+  return library().flock(fd, LOCK_EXCLUSIVE | LOCK_NONBLOCKING) === 0;
+}
+
+/**
+ * Id of another process that holds a POSIX lock on the byte at `offset`; 0 if nobody does. Asks without taking. Always 0
+ * where the answer cannot be had (not Linux).
+ */
+export function lockHolder(fd: number, offset: number): number {
+  if (process.platform !== "linux") return 0;
+  // struct flock on 64-bit Linux: l_type i16, l_whence i16, 4 bytes padding, l_start i64, l_len i64, l_pid i32.
+  question.setInt16(0, F_WRLCK, true);
+  question.setInt16(2, SEEK_SET, true);
+  question.setBigInt64(8, BigInt(offset), true);
+  question.setBigInt64(16, 1n, true);
+  if (library().fcntl(fd, F_GETLK, ptr(question.buffer)) !== 0) return 0;
+  if (question.getInt16(0, true) === F_UNLCK) return 0;
+  // A holder in another pid namespace has no number here.
+  return question.getInt32(24, true) || UNKNOWN_PROCESS;
+}
+
+// --- internal ---
+
+const LOCK_EXCLUSIVE = 2;
+const LOCK_NONBLOCKING = 4;
+const F_GETLK = 5;
+const F_WRLCK = 1;
+const F_UNLCK = 2;
+const SEEK_SET = 0;
+const UNKNOWN_PROCESS = -1;
+/** glibc, musl, macOS: whichever loads first. */
+const LIBRARIES = [
+  "libc.so.6",
+  `libc.musl-${process.arch === "arm64" ? "aarch64" : "x86_64"}.so.1`,
+  "libSystem.B.dylib",
+];
+const SYMBOLS = {
+  flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
+  fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+} as const;
+
+const question = new DataView(new ArrayBuffer(32));
+let loaded: ReturnType<typeof load> | undefined;
+
+function library() {
+  loaded ??= load();
+  return loaded;
+}
+
+function load() {
+  const causes: unknown[] = [];
+  for (const name of LIBRARIES) {
+    try {
+      return dlopen(name, SYMBOLS).symbols;
+    } catch (error) {
+      causes.push(error);
+    }
+  }
+  throw new WalsyncError("E_DISK", `expected the C library as one of ${LIBRARIES.join(", ")}, found none`, {
+    cause: new AggregateError(causes),
+  });
+}
