@@ -1,7 +1,29 @@
-/** Durable file operations: nothing counts as written until the file and the folder that names it are on the disk. */
+/**
+ * Durable file operations: nothing counts as written until the file and the folder that names it are on the disk.
+ * Every step that a crash may come before is announced to an observer: simulations crash there.
+ */
 import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
+
+export type DurableStep = "write" | "sync" | "rename" | "remove";
+
+/** Calls `observer` before every durable step of this process; null ends that. For simulations. */
+export function observeDurableSteps(observer: ((step: DurableStep, path: string) => void) | null): void {
+  announce = observer ?? (() => {});
+}
+
+/** Makes the contents of an open file durable. `path` is what it is called. */
+export function syncFile(fd: number, path: string): void {
+  announce("sync", path);
+  fsyncSync(fd);
+}
+
+/** Removes a file, if it is there. */
+export function removeFile(path: string): void {
+  announce("remove", path);
+  rmSync(path, { force: true });
+}
 
 /** Replaces `path` with `bytes`: temp file, fsync, rename, fsync folder. Throws E_DISK; the old file is kept then. */
 export function writeFileDurably(path: string, bytes: Uint8Array): void {
@@ -10,7 +32,7 @@ export function writeFileDurably(path: string, bytes: Uint8Array): void {
     const fd = openSync(temp, "w", 0o600);
     try {
       writeFully(fd, bytes);
-      fsyncSync(fd);
+      syncFile(fd, temp);
     } finally {
       closeSync(fd);
     }
@@ -23,6 +45,7 @@ export function writeFileDurably(path: string, bytes: Uint8Array): void {
 
 /** Renames within one folder and makes the new name durable. */
 export function renameDurably(from: string, to: string): void {
+  announce("rename", to);
   renameSync(from, to);
   syncFolder(dirname(to));
 }
@@ -34,6 +57,11 @@ export function syncFolder(path: string): void {
   } finally {
     closeSync(fd);
   }
+}
+
+/** Announces a write that is not durable yet, but that a crash leaves half done. */
+export function announceWrite(path: string): void {
+  announce("write", path);
 }
 
 /** Writes all of `bytes` at the descriptor's position, going on after short writes. */
@@ -52,6 +80,8 @@ export function asDiskError(path: string, error: unknown): WalsyncError {
 }
 
 // --- internal ---
+
+let announce: (step: DurableStep, path: string) => void = () => {};
 
 const DISK_HINTS: Record<string, string> = {
   ENOSPC: "The disk is full. Free some space; the database and everything staged so far are unharmed.",

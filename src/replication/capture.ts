@@ -67,7 +67,16 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
   }
   for (let round = 0; round < ROUNDS; round++) {
     const head = force ? database.walIndex() : database.tryWalIndex();
-    if (head === null) return { captured, next: { kind: "wait", untilMs: nowMs + INDEX_BUSY_MS } };
+    if (head === null) {
+      open.unreadableSinceMs ??= nowMs;
+      if (nowMs - open.unreadableSinceMs >= INDEX_BROKEN_MS) {
+        // A writer died in the middle of changing it. The next reader repairs it, and its count of commits starts anew.
+        open.movePin();
+        position.captured.changeCount = null;
+      }
+      return { captured, next: { kind: "wait", untilMs: nowMs + INDEX_BUSY_MS } };
+    }
+    open.unreadableSinceMs = null;
     const plan = planCapture(position.captured, head);
     if (plan.kind === "resync") return { captured, next: plan };
     if (plan.kind !== "idle") {
@@ -154,6 +163,7 @@ const LOOK_ATTEMPTS = 3;
 /** Captures and moves of the pin in one go: enough to settle, few enough to give others their turn. */
 const ROUNDS = 8;
 const INDEX_BUSY_MS = 2;
+const INDEX_BROKEN_MS = 500;
 
 /**
  * While the destination is slower than the database, or away, more goes into each file: what waits in the outbox cannot be

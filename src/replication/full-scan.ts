@@ -11,6 +11,7 @@ import type { PinnedDatabase } from "../sqlite/database.ts";
 import { readPages, type WalOverlay } from "../sqlite/page-source.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import { nextTurn } from "../turn.ts";
 import type { Outbox, OutboxFile } from "./outbox.ts";
 import type { PageTable, PageTableWriter } from "./page-table.ts";
 
@@ -176,8 +177,4 @@ async function scanPages(
     signal?.throwIfAborted();
   }
   return total.value();
-}
-
-function nextTurn(): Promise<void> {
-  return new Promise((resolve) => setImmediate(resolve));
 }

@@ -4,6 +4,7 @@
  */
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
+import { nextTurn } from "../turn.ts";
 import type { Delivery } from "./delivery.ts";
 import type { LocalState } from "./local-state.ts";
 
@@ -24,6 +25,8 @@ export class OpenDatabase {
   quietFromMs: number;
   /** How often we looked again since the last event. */
   lookStep = 0;
+  /** Since when the WAL index cannot be read; null while it can. */
+  unreadableSinceMs: number | null = null;
   /** When the pin was let go for another process's checkpoint; null while it is held. */
   yieldedAtMs: number | null = null;
   /** The name of the database file may have changed hands. */
@@ -94,7 +97,7 @@ export class OpenDatabase {
       } else {
         // Finer than a timer: whatever commits before the pin is back must be proven.
         Bun.sleepSync(YIELD_STEP_MS);
-        await new Promise((resolve) => setImmediate(resolve));
+        await nextTurn();
       }
     }
   }

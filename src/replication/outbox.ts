@@ -2,10 +2,10 @@
  * Files that are captured but not yet acknowledged by the destination, in a folder of the database's state.
  * A file appears under its final name only when all of it, and its name, is on the disk.
  */
-import { closeSync, fsyncSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { MiB } from "../bytes.ts";
-import { asDiskError, renameDurably, writeFully } from "../durable.ts";
+import { asDiskError, removeFile, renameDurably, syncFile, writeFully } from "../durable.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import { formatTxid, type TxidRange } from "../ltx/txid.ts";
@@ -60,7 +60,7 @@ export class Outbox {
   }
 
   remove(file: OutboxFile): void {
-    rmSync(file.path, { force: true });
+    removeFile(file.path);
     const at = this.#files.indexOf(file);
     if (at < 0) return;
     this.#files.splice(at, 1);
@@ -99,7 +99,7 @@ export class Staging {
           // Spreads the writing of a large snapshot over time, so that the fsync at the end does not stall the host.
           unsynced += bytes.byteLength;
           if (unsynced >= SYNC_EVERY) {
-            fsyncSync(this.#fd);
+            syncFile(this.#fd, this.#temp);
             unsynced = 0;
           }
         } catch (error) {
@@ -115,7 +115,7 @@ export class Staging {
   commit(postApplyChecksum: bigint): OutboxFile {
     this.encoder.finish(postApplyChecksum);
     try {
-      fsyncSync(this.#fd);
+      syncFile(this.#fd, this.#temp);
       renameDurably(this.#temp, this.#path);
     } catch (error) {
       throw asDiskError(this.#path, error);

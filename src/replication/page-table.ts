@@ -6,10 +6,9 @@
  * is zero. Changes reach the file only after the LTX file that carries those pages is staged; the stamp says up to
  * which txid they are durable, and `applyChange` may be repeated for any later file of the outbox.
  */
-import { closeSync, fdatasyncSync, ftruncateSync, openSync, readSync, renameSync, rmSync, writeSync } from "node:fs";
-import { dirname } from "node:path";
+import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from "node:fs";
 import { assert } from "../assert.ts";
-import { syncFolder } from "../durable.ts";
+import { announceWrite, renameDurably, syncFile } from "../durable.ts";
 import { ChecksumAccumulator } from "../ltx/checksum.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno } from "../page.ts";
@@ -25,6 +24,7 @@ export class PageTable {
   readonly pageSize: number;
   /** Database size in pages at the captured position. */
   commit: number;
+  readonly #path: string;
   readonly #fd: number;
   readonly #blocks: BlockCache;
   readonly #checksum = new ChecksumAccumulator();
@@ -43,12 +43,13 @@ export class PageTable {
       closeSync(fd);
       return null;
     }
-    const table = new PageTable(fd, pageSize, header.readUInt32LE(8));
+    const table = new PageTable(path, fd, pageSize, header.readUInt32LE(8));
     table.#xorRange(table.#checksum, 1, table.commit);
     return table;
   }
 
-  private constructor(fd: number, pageSize: number, commit: number) {
+  private constructor(path: string, fd: number, pageSize: number, commit: number) {
+    this.#path = path;
     this.#fd = fd;
     this.pageSize = pageSize;
     this.commit = commit;
@@ -78,10 +79,12 @@ export class PageTable {
   /** Applies a change that is staged. Repeating one that was applied already changes nothing. */
   applyChange(change: PageChecksums, commit: number): void {
     this.#xorChange(this.#checksum, change, commit);
+    announceWrite(this.#path);
     for (let i = 0; i < change.pgnos.length; i++) {
       this.#blocks.store(change.pgnos[i]!, change.high[i]!, change.low[i]!);
     }
     this.#blocks.flush();
+    announceWrite(this.#path);
     this.commit = commit;
     ftruncateSync(this.#fd, HEADER_SIZE + commit * ENTRY_SIZE);
   }
@@ -89,7 +92,7 @@ export class PageTable {
   /** Makes everything applied so far durable, as the state after `txid`. */
   stamp(txid: Txid): void {
     writeHeader(this.#fd, this.pageSize, this.commit, txid);
-    fdatasyncSync(this.#fd);
+    syncFile(this.#fd, this.#path);
   }
 
   close(): void {
@@ -156,10 +159,9 @@ export class PageTableWriter {
     assert(this.#nextPgno === commit + 1, "the table holds every page");
     this.#flush();
     writeHeader(this.#fd, this.#pageSize, commit, txid);
-    fdatasyncSync(this.#fd);
+    syncFile(this.#fd, this.#temp);
     closeSync(this.#fd);
-    renameSync(this.#temp, this.#path);
-    syncFolder(dirname(this.#path));
+    renameDurably(this.#temp, this.#path);
     const table = PageTable.open(this.#path, this.#pageSize);
     assert(table !== null, "a table just written can be opened");
     return table;

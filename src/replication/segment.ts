@@ -9,7 +9,16 @@ import type { LtxHeader } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
-import { readFramePage, readFully, type WalCursor, type WalScan } from "../sqlite/wal-reader.ts";
+import { walFrameCount } from "../sqlite/wal.ts";
+import {
+  cursorAtStart,
+  readFramePage,
+  readFully,
+  readWalHeader,
+  scanWal,
+  type WalCursor,
+  type WalScan,
+} from "../sqlite/wal-reader.ts";
 import type { Outbox, OutboxFile } from "./outbox.ts";
 import type { PageChecksums, PageTable } from "./page-table.ts";
 
@@ -55,6 +64,7 @@ export function captureSegment(
     high: new Uint32Array(pages.pgnos.length),
     low: new Uint32Array(pages.pgnos.length),
   };
+  const unwritten = new UnwrittenPages(database, start, scan);
   const staging = outbox.stage(header, scan.commitCount);
   try {
     const page = new Uint8Array(pageSize);
@@ -62,7 +72,7 @@ export function captureSegment(
     for (let i = 0; i < pages.pgnos.length; i++) {
       const pgno = pages.pgnos[i]!;
       const frameIndex = pages.frameIndexes[i]!;
-      if (frameIndex === NOT_IN_WAL) readUnwrittenPage(database, pgno, page);
+      if (frameIndex === NOT_IN_WAL) unwritten.read(pgno, page);
       else if (!readFramePage(database.walFd, scan.end, frameIndex, page)) throw pinBroken(database, pgno);
       staging.encoder.encodePage(pgno, page);
       pageChecksum(pgno, page, sum);
@@ -110,10 +120,44 @@ function plannedPages(scan: WalScan, oldCommit: number, pageSize: number): WalSc
   return { pgnos: Uint32Array.from(pgnos), frameIndexes: Uint32Array.from(frameIndexes) };
 }
 
-/** What SQLite itself reads for a page without a frame: the database file, and zeros behind its end. */
-function readUnwrittenPage(database: PinnedDatabase, pgno: number, page: Uint8Array): void {
-  const filled = readFully(database.databaseFd, page, page.byteLength, pageOffset(pgno, page.byteLength));
-  page.fill(0, filled);
+/**
+ * What SQLite itself reads for a page that a growing transaction did not write: an older frame of the same generation, left
+ * from before the database shrank, or else the database file, and zeros behind its end.
+ */
+class UnwrittenPages {
+  readonly #database: PinnedDatabase;
+  readonly #start: WalCursor;
+  readonly #scan: WalScan;
+  #older: Map<number, number> | null = null;
+
+  constructor(database: PinnedDatabase, start: WalCursor, scan: WalScan) {
+    this.#database = database;
+    this.#start = start;
+    this.#scan = scan;
+  }
+
+  read(pgno: number, page: Uint8Array): void {
+    this.#older ??= this.#readOlder();
+    const frameIndex = this.#older.get(pgno);
+    const { walFd, databaseFd } = this.#database;
+    if (frameIndex === undefined) {
+      const filled = readFully(databaseFd, page, page.byteLength, pageOffset(pgno, page.byteLength));
+      page.fill(0, filled);
+    } else if (!readFramePage(walFd, this.#scan.end, frameIndex, page)) {
+      throw pinBroken(this.#database, pgno);
+    }
+  }
+
+  /** The newest frame of each page in the generation before the scan began. */
+  #readOlder(): Map<number, number> {
+    const { walFd, pageSize } = this.#database;
+    const older = new Map<number, number>();
+    const header = readWalHeader(walFd);
+    if (header === null || header.salt1 !== this.#start.salt1 || header.salt2 !== this.#start.salt2) return older;
+    const { pages } = scanWal(walFd, pageSize, cursorAtStart(header), walFrameCount(this.#start.walOffset, pageSize));
+    for (let i = 0; i < pages.pgnos.length; i++) older.set(pages.pgnos[i]!, pages.frameIndexes[i]!);
+    return older;
+  }
 }
 
 function pinBroken(database: PinnedDatabase, pgno: number): WalsyncError {

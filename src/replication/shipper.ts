@@ -5,7 +5,8 @@
  *
  * Faults of the destination never lose anything: the file stays, and is tried again for as long as it takes.
  */
-import { createReadStream } from "node:fs";
+import { closeSync, openSync, readSync } from "node:fs";
+import { MiB } from "../bytes.ts";
 import { hashObject, readFileEnds } from "../chain/chain.ts";
 import type { Destination } from "../destination/destination.ts";
 import { formatKey } from "../destination/layout.ts";
@@ -13,6 +14,7 @@ import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
+import { nextTurn } from "../turn.ts";
 import { fencedError } from "./contact.ts";
 import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
 
@@ -179,8 +181,17 @@ function readEnds(path: string): Pick<Shipped, "timestampMs" | "preChecksum" | "
 
 async function hashFile(path: string): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");
+  const part = new Uint8Array(MiB);
   try {
-    for await (const chunk of createReadStream(path)) hasher.update(chunk);
+    const fd = openSync(path, "r");
+    try {
+      for (let got = readSync(fd, part); got > 0; got = readSync(fd, part)) {
+        hasher.update(part.subarray(0, got));
+        await nextTurn();
+      }
+    } finally {
+      closeSync(fd);
+    }
   } catch (error) {
     throw asDiskError(path, error);
   }

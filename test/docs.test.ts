@@ -1,0 +1,64 @@
+// Goal: the documents say what is there: every file has its line, every invariant names tests that exist, every link leads
+// somewhere, and the README's tables are those of the program.
+import { describe, expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { type ErrorCode, exitStatus, WalsyncError } from "../src/errors.ts";
+
+const root = resolve(import.meta.dir, "..");
+const read = (path: string) => readFileSync(join(root, path), "utf8");
+const architecture = read("docs/ARCHITECTURE.md");
+const readme = read("README.md");
+const sources = [...new Bun.Glob("src/**/*.ts").scanSync({ cwd: root })].sort();
+const documents = ["README.md", "CHANGELOG.md", ...new Bun.Glob("docs/*.md").scanSync({ cwd: root })];
+
+describe("docs/ARCHITECTURE.md", () => {
+  test("has one line for every source file, and for no other", () => {
+    const listed = [...architecture.matchAll(/^\| `(src\/[^`]+)` \|/gm)].map((match) => match[1]!);
+    expect(listed.toSorted()).toEqual(sources);
+  });
+
+  test("names only files that exist", () => {
+    const named = [...architecture.matchAll(/`((?:src|test|scripts)\/[\w./-]+\.ts)`/g)].map((match) => match[1]!);
+    expect(named.filter((path) => !existsSync(join(root, path)))).toEqual([]);
+  });
+
+  const invariants = [...architecture.matchAll(/^\| (I\d+) \| (.+) \| (.+) \|$/gm)];
+
+  test("numbers its invariants from I1 on", () => {
+    expect(invariants.length).toBeGreaterThan(9);
+    expect(invariants.map((match) => match[1])).toEqual(invariants.map((_, i) => `I${i + 1}`));
+  });
+
+  test.each(invariants.map((match) => [match[1]!, match[3]!]))("%s names the tests that hold it", (_, tests) => {
+    const paths = [...tests.matchAll(/`(test\/[\w./-]+\.test\.ts)`/g)].map((match) => match[1]!);
+    expect(paths.length).toBeGreaterThan(0);
+    expect(paths.filter((path) => !existsSync(join(root, path)))).toEqual([]);
+  });
+});
+
+describe("README.md", () => {
+  test("lists every error code with its exit status", () => {
+    const codes = [...read("src/errors.ts").matchAll(/^ {2}\| "(E_\w+)"/gm)].map((match) => match[1] as ErrorCode);
+    expect(codes.length).toBeGreaterThan(10);
+    for (const code of codes) {
+      const status = exitStatus(new WalsyncError(code, ""));
+      const row = readme.split("\n").find((line) => line.includes(`\`${code}\``) && line.startsWith("| "));
+      expect([code, row?.split("|")[1]?.trim()]).toEqual([code, String(status)]);
+    }
+  });
+
+  test("lists every command", () => {
+    const commands = [...new Bun.Glob("*.ts").scanSync({ cwd: join(root, "src/commands") })]
+      .map((name) => name.replace(/\.ts$/, ""))
+      .filter((name) => read("src/main.ts").includes(`./commands/${name}.ts`));
+    expect(commands.length).toBeGreaterThan(3);
+    for (const command of commands) expect(readme).toMatch(new RegExp(`^\\| \`${command}[ \`]`, "m"));
+  });
+});
+
+test.each(documents)("%s links to files that exist", (document) => {
+  const links = [...read(document).matchAll(/\]\(([^)#\s]+)(?:#[^)]*)?\)/g)].map((match) => match[1]!);
+  const local = links.filter((link) => !/^[a-z]+:/.test(link));
+  expect(local.filter((link) => !existsSync(resolve(root, dirname(document), link)))).toEqual([]);
+});
