@@ -58,6 +58,8 @@ export interface LogSettings {
   /** Standard error is a terminal: bars may be drawn. */
   terminal: boolean;
   color: boolean;
+  /** Takes the lines of events instead of standard error: for whoever runs walsync inside something else. */
+  sink: ((line: string) => void) | null;
 }
 
 /** Sets up logging for the process. Before the first call: text, level info, no colours, no bars. */
@@ -223,7 +225,7 @@ interface BarState {
   startedMs: number;
 }
 
-let settings: LogSettings = { format: "text", level: "info", terminal: false, color: false };
+let settings: LogSettings = { format: "text", level: "info", terminal: false, color: false, sink: null };
 let barIsDrawn = false;
 
 const logger: ConsolaInstance = createConsola({
@@ -234,7 +236,9 @@ const logger: ConsolaInstance = createConsola({
     {
       log({ date, type, args }) {
         const [event, fields] = args as [event: string, fields: LogFields];
-        printError(formatEvent(date, type as LogLevel, event, fields, settings.format, settings.color));
+        const line = formatEvent(date, type as LogLevel, event, fields, settings.format, settings.color);
+        if (settings.sink === null) printError(line);
+        else settings.sink(redact(line));
       },
     },
   ],

@@ -1,6 +1,7 @@
 /** `walsync watch`: replicates databases for as long as it runs. */
 import { existsSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { Gate } from "../destination/limit.ts";
 import { retrying } from "../destination/retry.ts";
@@ -111,7 +112,7 @@ export default defineWalsyncCommand({
         else {
           await reached;
           if (await restoreMissing(destination, database, signal)) replicator.open();
-          else replicator.openWhenPossible(Date.now());
+          else replicator.openWhenPossible(monotonicMs());
         }
         replicators.push(replicator);
       }

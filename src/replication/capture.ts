@@ -52,7 +52,7 @@ export interface Tended {
 }
 
 /**
- * Does everything that is due for a database that is live: captures, moves the pin, copies frames back. `force` captures
+ * Does everything that is due for a database that is live (`nowMs`: monotonic): captures, moves the pin, copies frames back. `force` captures
  * what there is, due or not, and does nothing else.
  */
 export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: number, force: boolean): Tended {
@@ -88,7 +88,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
         return { captured, next: { kind: "wait", untilMs: Math.min(dueMs, open.nextLookMs(nowMs)) } };
       }
       if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, next: { kind: "full" } };
-      const outcome = capture(database, state, position, nowMs);
+      const outcome = capture(database, state, position);
       if (outcome.kind === "resync") return { captured, next: outcome };
       if (outcome.kind === "captured") captured.push(outcome);
       open.lastCaptureMs = nowMs;
@@ -109,7 +109,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
     // A reader of the application may keep frames from being copied back: one try in each quiet time is enough.
     open.quietFromMs = Number.POSITIVE_INFINITY;
     if (checkpoint === "passive") database.checkpointPassive();
-    else fence(open, nowMs, captured);
+    else fence(open, captured);
   }
   return { captured, next: { kind: "wait", untilMs: open.nextLookMs(nowMs) } };
 }
@@ -122,7 +122,6 @@ export function capture(
   database: PinnedDatabase,
   state: LocalState,
   position: Position,
-  nowMs: number,
   upTo?: WalIndexHead,
 ): CaptureOutcome {
   let reason: ResyncReason = "wal-unreadable";
@@ -141,7 +140,7 @@ export function capture(
       continue;
     }
     const txid = position.captured.txid + 1n;
-    const timestampMs = Math.max(nowMs, position.captured.timestampMs);
+    const timestampMs = Math.max(Date.now(), position.captured.timestampMs);
     const segment = captureSegment(database, state.table, state.outbox, start, scan, txid, timestampMs);
     state.advance(segment.change, {
       txid,
@@ -185,7 +184,10 @@ function planWait(open: OpenDatabase, policy: ReplicationPolicy, head: WalIndexH
     untilMs = Math.min(untilMs, open.quietFromMs + QUIET_MS, checkpointAtMs);
   }
   if (policy.snapshotIntervalMs > 0 && snapshotTxid > 0n && captured.txid > snapshotTxid && !open.snapshotQueued) {
-    const dueMs = Math.max(snapshotAtMs + policy.snapshotIntervalMs, open.snapshotNotBeforeMs);
+    // The age is of the host's clock, and may be nonsense after that has jumped back: a snapshot mends it.
+    const ageMs = Date.now() - snapshotAtMs;
+    const leftMs = ageMs < -policy.snapshotIntervalMs ? 0 : policy.snapshotIntervalMs - ageMs;
+    const dueMs = Math.max(nowMs + leftMs, open.snapshotNotBeforeMs);
     if (nowMs >= dueMs) return { kind: "snapshot" };
     untilMs = Math.min(untilMs, dueMs);
   }
@@ -193,10 +195,10 @@ function planWait(open: OpenDatabase, policy: ReplicationPolicy, head: WalIndexH
 }
 
 /** Captures what is left while writers wait, and rests the pin at mark 0. */
-function fence(open: OpenDatabase, nowMs: number, captured: Tended["captured"]): void {
+function fence(open: OpenDatabase, captured: Tended["captured"]): void {
   const { database, state } = open;
   const moved = database.fence(() => {
-    const outcome = capture(database, state, state.position!, nowMs);
+    const outcome = capture(database, state, state.position!);
     if (outcome.kind === "captured") captured.push(outcome);
     return outcome.kind !== "resync";
   });

@@ -3,6 +3,7 @@
  * acknowledged, and the manifest. Never touches the database itself.
  */
 import type { ManifestEntry } from "../chain/manifest.ts";
+import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { sleep } from "../destination/retry.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
@@ -44,9 +45,12 @@ export class Delivery {
   readonly #stop = new AbortController();
   /** Shipped since the manifest was written last. */
   #unlisted: ManifestEntry[] = [];
-  #manifestAtMs = 0;
+  #manifestAtMs = Number.NEGATIVE_INFINITY;
   #manifestTask: Promise<void> = Promise.resolve();
-  /** When the destination last told or proved where the chain ends; 0 before first contact. */
+  /**
+   * Wall time when the destination last told or proved where the chain ends; 0 before first contact. A suspended machine
+   * stops monotonic time, and that is a pause in which others may have written.
+   */
   #knownAtMs = 0;
   #contact: Promise<void> | null = null;
   #failing = false;
@@ -72,7 +76,7 @@ export class Delivery {
   /** Uploads what is in the outbox, after first contact, and after a new one when the last was long ago. */
   start(): void {
     if (this.#stop.signal.aborted || this.#contact !== null) return;
-    if (Date.now() - this.#knownAtMs < CONTACT_VALID_MS) {
+    if (Math.abs(Date.now() - this.#knownAtMs) < CONTACT_VALID_MS) {
       this.#shipper.start();
       return;
     }
@@ -146,7 +150,7 @@ export class Delivery {
       position.snapshotTxid = file.maxTxid;
       position.snapshotAtMs = shipped.timestampMs;
     }
-    this.#state.save(position);
+    this.#state.save();
     this.#unlisted.push({
       key: shipped.key.slice(this.#name.length + 1),
       kind: file.minTxid === 1n ? "snapshot" : "increment",
@@ -161,12 +165,12 @@ export class Delivery {
     // What is dropped here is looked up by the next update, like everything a crash kept out of the manifest.
     if (this.#unlisted.length > UNLISTED_MAX) this.#unlisted.shift();
     this.#events.onShipped(shipped);
-    const due = file.minTxid === 1n || Date.now() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
+    const due = file.minTxid === 1n || monotonicMs() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
     if (due) this.#startManifest();
   }
 
   #startManifest(): void {
-    this.#manifestAtMs = Date.now();
+    this.#manifestAtMs = monotonicMs();
     this.#manifestTask = this.#manifestTask
       .then(() => this.#writeManifest(this.#stop.signal))
       .catch((error) => {
@@ -188,8 +192,9 @@ export class Delivery {
       this.#unlisted = [...entries, ...this.#unlisted].slice(-UNLISTED_MAX);
       throw error;
     }
-    position.manifestTxid = reached ?? shippedTxid;
-    this.#state.save(position);
+    // Not the position from before: a scan may have put another one in its place.
+    this.#state.position!.manifestTxid = reached ?? shippedTxid;
+    this.#state.save();
   }
 
   #reportFailure(event: string, error: WalsyncError, failures: number): void {

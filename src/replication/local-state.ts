@@ -55,7 +55,7 @@ export function keptName(stateFolder: string, destinationUrl: string): string | 
 
 export class LocalState {
   readonly outbox: Outbox;
-  /** Null before the first snapshot is staged. */
+  /** Null before the first snapshot is staged. Never keep it across an `await`: a scan puts another one in its place. */
   position: Position | null;
   /** Null if the checksums of the pages at the position are not known. */
   table: PageTable | null = null;
@@ -131,7 +131,8 @@ export class LocalState {
     } catch (error) {
       throw asDiskError(this.#tablePath, error);
     }
-    this.save(position);
+    this.position = position;
+    this.save();
   }
 
   /**
@@ -149,15 +150,15 @@ export class LocalState {
     }
   }
 
-  /** Records how far everything is. The table goes first: the position promises what it holds. */
-  save(position: Position): void {
+  /** Records the position as it is now. The table goes first: the position promises what it holds. */
+  save(): void {
+    assert(this.position !== null, "a chain has begun");
     try {
-      this.table?.stamp(position.captured.txid);
-      writePosition(this.#positionPath, position);
+      this.table?.stamp(this.position.captured.txid);
+      writePosition(this.#positionPath, this.position);
     } catch (error) {
       throw asDiskError(this.#folder, error);
     }
-    this.position = position;
   }
 
   close(): void {

@@ -2,6 +2,7 @@
  * What a replicator holds while its database is open: the pin and where it is, the local state, the delivery, the work in
  * the background, and when things happened last.
  */
+import { monotonicMs } from "../clock.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { nextTurn } from "../turn.ts";
@@ -83,11 +84,11 @@ export class OpenDatabase {
    * captured, and no writer comes in between while the checkpoint holds the write lock. The next look proves it.
    */
   async yieldPin(): Promise<void> {
-    const startedMs = Date.now();
+    const startedMs = monotonicMs();
     this.yieldedAtMs = startedMs;
     this.database.unpin();
     while (this.yieldedAtMs !== null && !this.stop.signal.aborted) {
-      const nowMs = Date.now();
+      const nowMs = monotonicMs();
       const restarted = this.#wasRestarted();
       if (restarted || !this.database.isCheckpointWaiting()) this.takePinBack();
       else if (nowMs - startedMs >= YIELD_MS) {

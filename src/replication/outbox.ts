@@ -4,11 +4,12 @@
  */
 import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { assert } from "../assert.ts";
 import { MiB } from "../bytes.ts";
 import { asDiskError, removeFile, renameDurably, syncFile, writeFully } from "../durable.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/format.ts";
-import { formatTxid, type TxidRange } from "../ltx/txid.ts";
+import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
 
 export interface OutboxFile extends TxidRange {
   path: string;
@@ -22,6 +23,11 @@ export interface OutboxFile extends TxidRange {
 /** True for a file that claims a txid of its own; false for a later snapshot, which only repeats what others hold. */
 export function claimsTxid(range: TxidRange): boolean {
   return range.minTxid === range.maxTxid;
+}
+
+/** True for a snapshot of the state after `txid`: 1-1 is one, too. */
+export function isSnapshotAt(range: TxidRange, txid: Txid): boolean {
+  return range.minTxid === 1n && range.maxTxid === txid;
 }
 
 export class Outbox {
@@ -54,6 +60,7 @@ export class Outbox {
   stage(header: LtxHeader, commits: number): Staging {
     const name = `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.${commits}.ltx`;
     return new Staging(join(this.#folder, name), header, commits, (file) => {
+      assert(!this.#files.some(({ path }) => path === file.path), "a file is staged once");
       this.#files.push(file);
       this.#sizeBytes += file.sizeBytes;
     });

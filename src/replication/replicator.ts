@@ -6,11 +6,11 @@
  */
 import { assert } from "../assert.ts";
 import { readManifest } from "../chain/manifest.ts";
+import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
-import type { Txid, TxidRange } from "../ltx/txid.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
@@ -18,6 +18,7 @@ import { Delivery, type Patience, untilAborted } from "./delivery.ts";
 import { LocalState, lockDatabase } from "./local-state.ts";
 import type { HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
+import { isSnapshotAt } from "./outbox.ts";
 import { planCapture, type ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import { beginChain, newLineage, resync, snapshot, takeOver } from "./scans.ts";
@@ -100,7 +101,7 @@ export class Replicator {
       const state = new LocalState(stateFolder, destination.url, name);
       cleanUp.unshift(() => state.close());
       state.recover(database);
-      this.#open = new OpenDatabase(database, state, this.#newDelivery(state), Date.now());
+      this.#open = new OpenDatabase(database, state, this.#newDelivery(state), monotonicMs());
     } catch (error) {
       for (const undo of cleanUp) undo();
       throw error;
@@ -170,13 +171,13 @@ export class Replicator {
     const open = this.#open;
     assert(open !== null, "a snapshot is taken of an open database");
     await open.connected;
-    if (this.#phase.kind === "live") this.#tickLive(open, Date.now(), true);
+    if (this.#phase.kind === "live") this.#tickLive(open, monotonicMs(), true);
     // What the look found may be more than can be done at once.
     await open.settled();
     if (this.#failure !== null) throw this.#failure;
     const { txid } = open.state.position!.captured;
     const { snapshotTxid } = open.state.position!;
-    const present = snapshotTxid === txid || open.state.outbox.files.some((file) => isSnapshotOf(file, txid));
+    const present = snapshotTxid === txid || open.state.outbox.files.some((file) => isSnapshotAt(file, txid));
     if (!present) await this.#runSnapshot(open);
     await open.settled();
     if (this.#failure !== null) throw this.#failure;
@@ -210,7 +211,7 @@ export class Replicator {
     }
     const open = this.#open;
     if (open === null || this.#phase.kind !== "live") return;
-    this.#tickLive(open, Date.now(), true);
+    this.#tickLive(open, monotonicMs(), true);
     // The look may have begun a comparison of the whole database.
     await Promise.race([open.settled(), untilAborted(deadline)]);
     await open.delivery.finish(deadline);
@@ -223,7 +224,7 @@ export class Replicator {
     const head = database.walIndex();
     if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
     position.file = database.fingerprint();
-    if (position.file !== null) state.save(position);
+    if (position.file !== null) state.save();
   }
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
@@ -245,7 +246,7 @@ export class Replicator {
         open.inBackground(
           async () => {
             await open.yieldPin();
-            logEvent("debug", "yielded to a checkpoint", { database: this.name, durationMs: Date.now() - nowMs });
+            logEvent("debug", "yielded to a checkpoint", { database: this.name, durationMs: monotonicMs() - nowMs });
             this.onWake();
           },
           (error) => this.#onTaskError(error),
@@ -294,13 +295,13 @@ export class Replicator {
     if (plan.kind === "fenced") throw fencedError(this.name, destination.url, `txid ${remote!.txid}`);
     if (plan.kind === "begin") {
       const identity = { destination: destination.url, name: this.name, lineage: newLineage() };
-      await this.#scan(open, (options) => beginChain(database, state, identity, Date.now(), options));
+      await this.#scan(open, (options) => beginChain(database, state, identity, options));
     } else if (plan.kind === "take-over") {
       const found = await readManifest(destination, this.name, open.stop.signal);
       const lineage = found?.manifest.lineage ?? newLineage();
       const identity = { destination: destination.url, name: this.name, lineage };
       await this.#scan(open, async (options) => {
-        const file = await takeOver(database, state, identity, remote!, Date.now(), options);
+        const file = await takeOver(database, state, identity, remote!, options);
         const { txid } = state.position!.captured;
         logEvent("info", file === null ? "chain continued" : "chain taken over", { database: this.name, txid });
       });
@@ -323,7 +324,7 @@ export class Replicator {
       this.onWake();
       return;
     }
-    this.#handle(error, Date.now());
+    this.#handle(error, monotonicMs());
     this.onWake();
   }
 
@@ -334,7 +335,7 @@ export class Replicator {
     open.inBackground(
       async () => {
         await this.#scan(open, async (options) => {
-          const file = await resync(open.database, open.state, Date.now(), options);
+          const file = await resync(open.database, open.state, options);
           logEvent("info", file === null ? "compared: nothing differs" : "compared: differences staged", {
             database: this.name,
             txid: file?.maxTxid,
@@ -361,7 +362,7 @@ export class Replicator {
     const { database, state, delivery, stop } = open;
     if (open.snapshotQueued) return;
     open.snapshotQueued = true;
-    open.snapshotNotBeforeMs = Date.now() + SNAPSHOT_RETRY_MS;
+    open.snapshotNotBeforeMs = monotonicMs() + SNAPSHOT_RETRY_MS;
     try {
       await this.#setup.scans.run(async () => {
         stop.signal.throwIfAborted();
@@ -369,10 +370,10 @@ export class Replicator {
         if (open.yieldedAtMs !== null) open.takePinBack();
         open.scanning = true;
         const options = { signal: stop.signal, onProgress: this.#setup.onScanProgress };
-        const outcome = await snapshot(database, state, state.position!, Date.now(), options);
+        const outcome = await snapshot(database, state, state.position!, options);
         open.notePin();
         if (outcome.kind === "resync") this.#startResync(open, outcome.reason);
-        else open.snapshotNotBeforeMs = Date.now() + this.#setup.policy.snapshotIntervalMs;
+        else open.snapshotNotBeforeMs = monotonicMs() + this.#setup.policy.snapshotIntervalMs;
       }, stop.signal);
     } finally {
       open.scanning = false;
@@ -400,7 +401,7 @@ export class Replicator {
   }
 
   #onTaskError(error: unknown): void {
-    this.#handle(error, Date.now());
+    this.#handle(error, monotonicMs());
     this.onWake();
   }
 
@@ -467,11 +468,6 @@ type Phase =
 const RETRY_MS = 10_000;
 const SNAPSHOT_RETRY_MS = 60_000;
 const CLOSING_MS = 20;
-
-/** A chain that has only just begun is nothing but the snapshot 1-1. */
-function isSnapshotOf(file: TxidRange, txid: Txid): boolean {
-  return file.minTxid === 1n && file.maxTxid === txid;
-}
 
 function replaced(path: string): WalsyncError {
   return new WalsyncError("E_DATABASE", `${path}: expected the file that was opened, found another one or none`, {

@@ -10,7 +10,7 @@ import { capture } from "./capture.ts";
 import type { RemoteEnd } from "./contact.ts";
 import { fillTable, type PinnedState, pinState, type ScanOptions, stageResync, stageSnapshot } from "./full-scan.ts";
 import type { LocalState } from "./local-state.ts";
-import type { OutboxFile } from "./outbox.ts";
+import { isSnapshotAt, type OutboxFile } from "./outbox.ts";
 import type { PageTableWriter } from "./page-table.ts";
 import { planCapture, type ResyncReason } from "./plan.ts";
 import type { Captured, Position } from "./position.ts";
@@ -31,13 +31,13 @@ export async function beginChain(
   database: PinnedDatabase,
   state: LocalState,
   identity: ChainIdentity,
-  nowMs: number,
   options: ScanOptions,
 ): Promise<void> {
   const pinned = pinState(database);
+  const timestampMs = Date.now();
   await withNewTable(database, state, async (table) => {
-    const { checksum } = await stageSnapshot(database, pinned, state.outbox, 1n, nowMs, table, options);
-    const captured = capturedAt(database, pinned, 1n, checksum, nowMs);
+    const { checksum } = await stageSnapshot(database, pinned, state.outbox, 1n, timestampMs, table, options);
+    const captured = capturedAt(database, pinned, 1n, checksum, timestampMs);
     const nothing = { shippedTxid: 0n, snapshotTxid: 0n, snapshotAtMs: 0, manifestTxid: 0n, file: null };
     return () => ({ ...identity, ...nothing, captured });
   });
@@ -49,11 +49,10 @@ export async function takeOver(
   state: LocalState,
   identity: ChainIdentity,
   remote: RemoteEnd,
-  nowMs: number,
   options: ScanOptions,
 ): Promise<OutboxFile | null> {
   const pinned = pinState(database);
-  const timestampMs = Math.max(nowMs, remote.timestampMs);
+  const timestampMs = Math.max(Date.now(), remote.timestampMs);
   const { snapshotTxid, snapshotAtMs } = remote;
   const begun = { ...identity, shippedTxid: remote.txid, snapshotTxid, snapshotAtMs, manifestTxid: 0n, file: null };
   let file: OutboxFile | null = null;
@@ -79,7 +78,6 @@ export async function takeOver(
 export async function resync(
   database: PinnedDatabase,
   state: LocalState,
-  nowMs: number,
   options: ScanOptions,
 ): Promise<OutboxFile | null> {
   const { position, outbox } = state;
@@ -87,7 +85,7 @@ export async function resync(
   const before = position.captured;
   const pinned = pinState(database);
   const known = before.pageSize === database.pageSize ? state.table : null;
-  const timestampMs = Math.max(nowMs, before.timestampMs);
+  const timestampMs = Math.max(Date.now(), before.timestampMs);
   const txid = before.txid + 1n;
   const pre = before.checksum;
   let file: OutboxFile | null = null;
@@ -110,17 +108,18 @@ export async function snapshot(
   database: PinnedDatabase,
   state: LocalState,
   position: Position,
-  nowMs: number,
   options: ScanOptions,
 ): Promise<{ kind: "staged"; file: OutboxFile } | { kind: "resync"; reason: ResyncReason }> {
-  const first = capture(database, state, position, nowMs);
+  const first = capture(database, state, position);
   if (first.kind === "resync") return first;
   const pinned = pinState(database);
-  const rest = capture(database, state, position, nowMs, pinned.head);
+  const rest = capture(database, state, position, pinned.head);
   if (rest.kind === "resync") return rest;
   const { captured } = position;
   assert(planCapture(captured, pinned.head).kind === "idle", "what is pinned is what is captured");
   const { txid, timestampMs } = captured;
+  const waiting = state.outbox.files.find((file) => isSnapshotAt(file, txid));
+  if (waiting !== undefined) return { kind: "staged", file: waiting };
   const { file, checksum } = await stageSnapshot(database, pinned, state.outbox, txid, timestampMs, null, options);
   if (checksum === captured.checksum) return { kind: "staged", file };
   state.outbox.remove(file);

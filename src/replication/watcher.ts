@@ -4,6 +4,7 @@
  */
 import { type FSWatcher, watch } from "node:fs";
 import { basename, dirname } from "node:path";
+import { monotonicMs } from "../clock.ts";
 import { DestinationError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { Replicator } from "./replicator.ts";
@@ -82,12 +83,12 @@ export class Watcher {
     if (replicator.fencedBy !== null && this.#replicators.every((one) => one.fencedBy !== null)) {
       this.#finished.resolve();
     }
-    this.#schedule.set(replicator, Date.now());
+    this.#schedule.set(replicator, monotonicMs());
     this.#setTimer();
   }
 
   #run(replicator: Replicator): void {
-    this.#schedule.set(replicator, replicator.tick(Date.now()));
+    this.#schedule.set(replicator, replicator.tick(monotonicMs()));
     this.#setTimer();
   }
 
@@ -95,7 +96,7 @@ export class Watcher {
     const count = Math.ceil(this.#replicators.length / slices);
     for (let i = 0; i < count; i++) {
       const replicator = this.#replicators[this.#nextPolled++ % this.#replicators.length];
-      if (replicator !== undefined) this.#schedule.set(replicator, replicator.poll(Date.now()));
+      if (replicator !== undefined) this.#schedule.set(replicator, replicator.poll(monotonicMs()));
     }
     for (const folder of this.#folders.values()) folder.revive();
     this.#setTimer();
@@ -107,12 +108,12 @@ export class Watcher {
     clearTimeout(this.#timer);
     this.#timerDueMs = dueMs;
     if (!Number.isFinite(dueMs)) return;
-    this.#timer = setTimeout(() => this.#runDue(), Math.min(TIMER_MAX_MS, Math.max(0, dueMs - Date.now())));
+    this.#timer = setTimeout(() => this.#runDue(), Math.min(TIMER_MAX_MS, Math.max(0, dueMs - monotonicMs())));
   }
 
   #runDue(): void {
     this.#timerDueMs = Number.POSITIVE_INFINITY;
-    const nowMs = Date.now();
+    const nowMs = monotonicMs();
     // Uploads and events get their turn between parts of a long list.
     for (let i = 0; i < RUN_AT_ONCE; i++) {
       const replicator = this.#schedule.takeDue(nowMs);

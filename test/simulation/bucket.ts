@@ -1,0 +1,126 @@
+/**
+ * A destination in memory that behaves as badly as real ones do: it fails before or after the work is done, loses answers,
+ * refuses, throttles and answers late. What it has acknowledged it keeps.
+ */
+import { readFileSync } from "node:fs";
+import type {
+  Destination,
+  ListOptions,
+  ObjectBody,
+  ObjectHead,
+  ObjectInfo,
+  ReadOptions,
+  WriteOptions,
+  WriteResult,
+  WriteSource,
+} from "../../src/destination/destination.ts";
+import { requireKey } from "../../src/destination/keys.ts";
+import { sleep } from "../../src/destination/retry.ts";
+import { DestinationError } from "../../src/errors.ts";
+import type { Random } from "./random.ts";
+
+export type Weather = "fine" | "flaky" | "down" | "refusing" | "slow";
+
+interface Stored {
+  bytes: Buffer;
+  etag: string;
+  metadata: Record<string, string>;
+  modifiedMs: number;
+}
+
+type Attempt = <T>(work: () => T, signal?: AbortSignal) => Promise<T>;
+
+/** What every process that talks to it sees: the objects outlive them all. */
+export class Bucket {
+  readonly objects = new Map<string, Stored>();
+  weather: Weather = "fine";
+  /** Requests that were answered or failed: a sign of life for the simulation's pump. */
+  requests = 0;
+  readonly #random: Random;
+  #etags = 0;
+
+  constructor(random: Random) {
+    this.#random = random;
+  }
+
+  /** A process's own connection; after `cut` nothing it asks for happens any more. */
+  connect(): { destination: Destination; cut: () => void } {
+    let isCut = false;
+    const attempt: Attempt = async (work, signal) => {
+      const gone = new DestinationError("the process is gone", { retryable: true });
+      if (isCut) throw gone;
+      if (this.weather === "slow") await sleep(this.#random.below(400), signal);
+      signal?.throwIfAborted();
+      this.requests++;
+      if (this.weather === "down") throw new DestinationError("simulated: no answer", { retryable: true });
+      if (this.weather === "refusing") throw new DestinationError("simulated: 403", { retryable: false, status: 403 });
+      const fate = this.weather === "flaky" ? this.#random.below(4) : 3;
+      if (fate === 0) throw new DestinationError("simulated: 503 SlowDown", { retryable: true, status: 503 });
+      if (isCut) throw gone;
+      const result = work();
+      if (fate === 1) throw new DestinationError("simulated: the answer was lost", { retryable: true });
+      return result;
+    };
+    const destination: Destination = {
+      url: "memory://bucket",
+      capabilities: { metadata: true },
+      prepare: () => attempt(() => {}),
+      list: (prefix, options) => this.#list(attempt, prefix, options),
+      listFolders: () => {
+        throw new Error("not simulated");
+      },
+      head: (key, options) => attempt(() => this.#head(key), options?.signal),
+      read: (key, options) => attempt(() => this.#read(key, options), options?.signal),
+      write: (key, source, options) => attempt(() => this.#write(key, source, options), options?.signal),
+      remove: (keys) => attempt(() => keys.forEach((key) => void this.objects.delete(key))),
+      close: () => {},
+    };
+    return {
+      destination,
+      cut: () => {
+        isCut = true;
+      },
+    };
+  }
+
+  async *#list(
+    attempt: Attempt,
+    prefix: string,
+    { startAfter = "", signal }: ListOptions = {},
+  ): AsyncGenerator<ObjectInfo> {
+    const keys = await attempt(() => [...this.objects.keys()].filter((key) => key.startsWith(prefix)).sort(), signal);
+    for (const key of keys) if (key > startAfter) yield this.#head(key)!;
+  }
+
+  #head(key: string): ObjectHead | null {
+    const stored = this.objects.get(key);
+    if (stored === undefined) return null;
+    const { bytes, etag, metadata, modifiedMs } = stored;
+    return { key, sizeBytes: bytes.length, modifiedAt: new Date(modifiedMs), etag, metadata };
+  }
+
+  #read(key: string, { range }: ReadOptions = {}): ObjectBody | null {
+    const stored = this.objects.get(key);
+    if (stored === undefined) return null;
+    const { length } = stored.bytes;
+    const first = range === undefined ? 0 : range.first < 0 ? Math.max(0, length + range.first) : range.first;
+    const part = stored.bytes.subarray(first, (range?.last ?? length) + 1);
+    return {
+      ...this.#head(key)!,
+      chunks: (async function* () {
+        yield part;
+      })(),
+    };
+  }
+
+  #write(key: string, source: WriteSource, { condition, metadata = {} }: WriteOptions = {}): WriteResult {
+    requireKey("memory://bucket", key);
+    const present = this.objects.get(key);
+    if (condition === "absent" && present !== undefined) return { kind: "refused" };
+    if (typeof condition === "object" && present?.etag !== condition.etag) return { kind: "refused" };
+    const bytes = source.kind === "bytes" ? Buffer.from(source.bytes) : readFileSync(source.path);
+    const etag = String(++this.#etags);
+    this.objects.set(key, { bytes, etag, metadata, modifiedMs: Date.now() });
+    return { kind: "written", etag };
+  }
+}
