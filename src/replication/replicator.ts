@@ -202,6 +202,7 @@ export class Replicator {
   }
 
   async #lastSync(deadline: AbortSignal): Promise<void> {
+    if (this.#open?.database.isReplaced()) this.#handle(replaced(this.path), monotonicMs());
     if (this.#phase.kind === "failed" && !deadline.aborted) {
       // One more try: what was committed since would wait for the next start.
       await this.#closing;

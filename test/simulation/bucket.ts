@@ -36,6 +36,8 @@ export class Bucket {
   weather: Weather = "fine";
   /** Requests that were answered or failed: a sign of life for the simulation's pump. */
   requests = 0;
+  /** Called with the key of each object that was written. */
+  onWritten: (key: string) => void = () => {};
   readonly #random: Random;
   #etags = 0;
 
@@ -83,6 +85,13 @@ export class Bucket {
     };
   }
 
+  /** Somebody deletes the last `count` objects, by name; the manifest is one of them. */
+  loseNewest(count: number): number {
+    const lost = [...this.objects.keys()].sort().slice(-count);
+    for (const key of lost) this.objects.delete(key);
+    return lost.length;
+  }
+
   async *#list(
     attempt: Attempt,
     prefix: string,
@@ -121,6 +130,7 @@ export class Bucket {
     const bytes = source.kind === "bytes" ? Buffer.from(source.bytes) : readFileSync(source.path);
     const etag = String(++this.#etags);
     this.objects.set(key, { bytes, etag, metadata, modifiedMs: Date.now() });
+    this.onWritten(key);
     return { kind: "written", etag };
   }
 }

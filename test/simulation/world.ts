@@ -2,11 +2,12 @@
  * One simulated world: an application, walsync watching it, a bucket, and everything that goes wrong between them. Every
  * choice comes from the seed. The laws are checked at the end, and whenever walsync reports something.
  */
-import { cpSync, existsSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, fstatSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readChains } from "../../src/chain/chain.ts";
 import { planChain, restorePoints } from "../../src/chain/plan.ts";
+import { formatKey, parseKey } from "../../src/destination/layout.ts";
 import { Gate } from "../../src/destination/limit.ts";
 import { observeDurableSteps } from "../../src/durable.ts";
 import { ChainGapError, WalsyncError } from "../../src/errors.ts";
@@ -15,6 +16,7 @@ import type { Txid } from "../../src/ltx/txid.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
+import { readFully } from "../../src/sqlite/wal-reader.ts";
 import { Application, type CheckpointMode } from "./application.ts";
 import { Bucket, type Weather } from "./bucket.ts";
 import { VirtualClock } from "./clock.ts";
@@ -53,6 +55,9 @@ export class World {
   #stepsToCrash = Number.POSITIVE_INFINITY;
   #crashed = false;
   #waitingCheckpoint: CheckpointMode | null = null;
+  /** The bucket lost nothing so far. */
+  #isBucketWhole = true;
+  #hole: string | null = null;
   #events: { atMs: number; renamed: boolean }[] = [];
 
   constructor(seed: number) {
@@ -61,6 +66,7 @@ export class World {
     const base = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
     this.#folder = mkdtempSync(join(base, "walsync-sim-"));
     this.#bucket = new Bucket(this.#random);
+    this.#bucket.onWritten = (key) => this.#lookForHole(key);
     this.#app = new Application(join(this.#folder, "app.db"), this.#random.pick(PAGE_SIZES), this.#random);
   }
 
@@ -178,7 +184,11 @@ export class World {
     PinnedDatabase.prototype.isCheckpointWaiting = () => this.#waitingCheckpoint !== null;
     // Virtual time runs ahead of the file system's clock: only content tells whether a file was changed.
     PinnedDatabase.prototype.fingerprint = function () {
-      return Bun.hash(readFileSync(this.path)).toString();
+      // The file that is open, as in the product: another one may have its name by now.
+      const { ino, size } = fstatSync(this.databaseFd);
+      const bytes = new Uint8Array(size);
+      readFully(this.databaseFd, bytes, size, 0);
+      return `${ino}:${Bun.hash(bytes)}`;
     };
     const onRejection = (error: unknown) => {
       if (!(error instanceof Crash)) this.#say(`unhandled ${error instanceof Error ? error.stack : error}`);
@@ -224,6 +234,7 @@ export class World {
       reader: 2,
       replace: 1,
       forget: 1,
+      lose: 1,
       clock: 1,
     });
     this.#count(action);
@@ -281,6 +292,13 @@ export class World {
         this.#say("the state folder is deleted");
         await this.#start();
         break;
+      case "lose":
+        // Found out at the next first contact.
+        await this.#stopGracefully();
+        this.#isBucketWhole = false;
+        this.#say(`the bucket loses ${this.#bucket.loseNewest(random.pick([1, 2, 5, 1000]))} objects`);
+        await this.#start();
+        break;
       case "clock":
         this.#clock.wallOffsetMs += random.pick([-3_600_000, -5000, 86_400_000]);
         this.#say("the host's clock jumps");
@@ -316,6 +334,7 @@ export class World {
     this.#count(done ? "yielded" : "not yielded");
     // The application goes on at once, before the pin is back.
     for (let i = this.#random.below(3); i > 0; i--) this.#commit();
+    if (done && this.#random.oneIn(2)) this.#checkpoint("TRUNCATE");
   }
 
   /** Events come at once, late, twice or never. */
@@ -431,6 +450,15 @@ export class World {
 
   // --- the laws ---
 
+  /** At any moment the newest restore point can be restored: an increment never comes before the one it follows. */
+  #lookForHole(key: string): void {
+    const parsed = parseKey(key);
+    if (!this.#isBucketWhole || parsed?.is !== "ltx" || parsed.minTxid === 1n) return;
+    const before = parsed.minTxid - 1n;
+    const names = [before, 1n].map((minTxid) => formatKey({ layout: "walsync", name: NAME, minTxid, maxTxid: before }));
+    if (!names.some((name) => this.#bucket.objects.has(name))) this.#hole ??= `${key} comes before txid ${before}`;
+  }
+
   async #comeToRest(): Promise<void> {
     this.#say("come to rest");
     this.#stepsToCrash = Number.POSITIVE_INFINITY;
@@ -453,6 +481,7 @@ export class World {
   }
 
   async #checkLaws(): Promise<void> {
+    if (this.#hole !== null) throw new LawBroken(this.#hole);
     if ((await this.#restored(null)) !== this.#app.newest)
       throw new LawBroken("the newest restore point is not the end");
     const { destination } = this.#bucket.connect();

@@ -1,0 +1,74 @@
+/**
+ * Deliberate bugs, one for each law that the simulation watches over: it must find every one of them. Each is a change of
+ * the source text, made in a copy of the repository; a change that no longer applies is an error.
+ */
+export interface Canary {
+  name: string;
+  file: string;
+  /** Occurs exactly once in the file. */
+  from: string;
+  to: string;
+}
+
+export const CANARIES: readonly Canary[] = [
+  {
+    name: "a restarted WAL is trusted without counting its commits",
+    file: "src/replication/plan.ts",
+    from: 'if (plan.kind === "restarted" && scan.commitCount !== plan.expectedCommits) return "wal-restarted";',
+    to: "",
+  },
+  {
+    name: "an empty WAL is trusted without counting commits",
+    file: "src/replication/plan.ts",
+    from: 'return expectedCommits === 0 ? { kind: "idle" } : { kind: "resync", reason: otherwise };',
+    to: 'return { kind: "idle" };',
+  },
+  {
+    name: "the count of commits is trusted although the WAL index was made anew",
+    file: "src/replication/position.ts",
+    from: "return { ...position, captured: { ...position.captured, changeCount: null } };",
+    to: "return { ...position, captured: { ...position.captured, changeCount: 0 } };",
+  },
+  {
+    name: "a file leaves the outbox although its upload failed",
+    file: "src/replication/shipper.ts",
+    from: "if (!this.#goesOn(error, ++failures)) return;",
+    to: "this.#outbox.remove(file); failures++;",
+  },
+  {
+    name: "a crash forgets what was staged",
+    file: "src/replication/local-state.ts",
+    from: "if (!claimsTxid(file) || file.maxTxid <= this.position.captured.txid) continue;",
+    to: "continue;",
+  },
+  {
+    name: "a position from before an await is written back",
+    file: "src/replication/delivery.ts",
+    from: "this.#state.position!.manifestTxid = reached ?? shippedTxid;",
+    to: "this.#state.position = position; position.manifestTxid = reached ?? shippedTxid;",
+  },
+  {
+    name: "an increment is uploaded before the one it follows on from",
+    file: "src/replication/shipper.ts",
+    from: "const file = this.#outbox.files.find(ofLane);",
+    to: "const file = this.#outbox.files.findLast(ofLane);",
+  },
+  {
+    name: "a comparison misses changed pages",
+    file: "src/replication/full-scan.ts",
+    from: "if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page);",
+    to: "if (known === null || pgno === 1) staging.encoder.encodePage(pgno, page);",
+  },
+  {
+    name: "a snapshot leaves out what is only in the WAL",
+    file: "src/sqlite/page-source.ts",
+    from: "if (overlay !== null && overlay.pages.pgnos[next] === pgno) {",
+    to: "if (false as boolean && overlay !== null && overlay.pages.pgnos[next] === pgno) {",
+  },
+  {
+    name: "first contact does not ask where the chain ends",
+    file: "src/replication/contact.ts",
+    from: 'if (remote.txid < shippedTxid) return { kind: "snapshot", reason: "files-missing" };',
+    to: "",
+  },
+];
