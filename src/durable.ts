@@ -25,9 +25,12 @@ export function removeFile(path: string): void {
   rmSync(path, { force: true });
 }
 
-/** Replaces `path` with `bytes`: temp file, fsync, rename, fsync folder. Throws E_DISK; the old file is kept then. */
+/**
+ * Replaces `path` with `bytes`: temp file, fsync, rename, fsync folder. Throws E_DISK; the old file is kept then. One
+ * process writes it at a time: a temp file that a crash left is used again.
+ */
 export function writeFileDurably(path: string, bytes: Uint8Array): void {
-  const temp = `${path}.tmp-${process.pid}`;
+  const temp = `${path}.tmp`;
   try {
     const fd = openSync(temp, "w", 0o600);
     try {
@@ -64,9 +67,12 @@ export function announceWrite(path: string): void {
   announce("write", path);
 }
 
-/** Writes all of `bytes` at the descriptor's position, going on after short writes. */
-export function writeFully(fd: number, bytes: Uint8Array): void {
-  for (let sent = 0; sent < bytes.byteLength; ) sent += writeSync(fd, bytes, sent, bytes.byteLength - sent);
+/** Writes all of `bytes`, going on after short writes: at `position`, or where the descriptor is. */
+export function writeFully(fd: number, bytes: Uint8Array, position: number | null = null): void {
+  for (let sent = 0; sent < bytes.byteLength; ) {
+    const at = position === null ? null : position + sent;
+    sent += writeSync(fd, bytes, sent, bytes.byteLength - sent, at);
+  }
 }
 
 /** A fault of the local disk as E_DISK with a hint; a `WalsyncError` passes through. */

@@ -49,6 +49,16 @@ export async function readManifest(
   return { manifest: parseManifest(Buffer.concat(parts).toString(), name), etag: body.etag };
 }
 
+/** Hex sha256 by key, for a destination that keeps no metadata with its objects. Files newer than the manifest have none. */
+export async function readHashes(
+  destination: Destination,
+  name: string,
+  signal?: AbortSignal,
+): Promise<Map<string, string>> {
+  const found = await readManifest(destination, name, signal);
+  return new Map(found?.manifest.files.map((entry) => [`${name}/${entry.key}`, entry.sha256]));
+}
+
 /** `manifest` with `entries` added, or put in place of those with the same key. */
 export function withEntries(manifest: Manifest, entries: readonly ManifestEntry[], nowMs: number): Manifest {
   const byKey = new Map(manifest.files.map((entry) => [entry.key, entry]));
@@ -99,7 +109,7 @@ export function parseManifest(text: string, name: string): Manifest {
     };
   } catch (error) {
     throw new WalsyncError("E_INTEGRITY", `${name}/${MANIFEST_FILE}: expected a manifest, found: ${messageOf(error)}`, {
-      hint: "Restoring does not need the manifest. Delete it, and watch writes a new one.",
+      hint: "The manifest is only an index. Move it away and run the command again; watch writes a new one.",
       cause: error,
     });
   }

@@ -6,12 +6,13 @@
  * is zero. Changes reach the file only after the LTX file that carries those pages is staged; the stamp says up to
  * which txid they are durable, and `applyChange` may be repeated for any later file of the outbox.
  */
-import { closeSync, ftruncateSync, openSync, readSync, rmSync, writeSync } from "node:fs";
+import { closeSync, ftruncateSync, openSync, rmSync } from "node:fs";
 import { assert } from "../assert.ts";
-import { announceWrite, renameDurably, syncFile } from "../durable.ts";
+import { announceWrite, renameDurably, syncFile, writeFully } from "../durable.ts";
 import { ChecksumAccumulator } from "../ltx/checksum.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno } from "../page.ts";
+import { readFully } from "../sqlite/wal-reader.ts";
 
 /** Checksums of pages, ascending by page number. Three parallel arrays: twelve bytes a page. */
 export interface PageChecksums {
@@ -38,7 +39,7 @@ export class PageTable {
       return null; // Missing or unreadable are the same here: nothing is known, and the next resync rebuilds it.
     }
     const header = Buffer.alloc(HEADER_SIZE);
-    const filled = readSync(fd, header, 0, HEADER_SIZE, 0);
+    const filled = readFully(fd, header, HEADER_SIZE, 0);
     if (filled < HEADER_SIZE || header.readUInt32LE(0) !== MAGIC || header.readUInt32LE(4) !== pageSize) {
       closeSync(fd);
       return null;
@@ -135,10 +136,10 @@ export class PageTableWriter {
 
   constructor(path: string, pageSize: number) {
     this.#path = path;
-    this.#temp = `${path}.tmp-${process.pid}`;
+    this.#temp = `${path}.tmp`;
     this.#pageSize = pageSize;
     this.#fd = openSync(this.#temp, "w+", 0o600);
-    writeSync(this.#fd, new Uint8Array(HEADER_SIZE));
+    writeFully(this.#fd, new Uint8Array(HEADER_SIZE));
   }
 
   get checksum(): bigint {
@@ -157,10 +158,13 @@ export class PageTableWriter {
   install(commit: number, txid: Txid): PageTable {
     if (this.#nextPgno === commit && commit === lockPgno(this.#pageSize)) this.#push(0, 0);
     assert(this.#nextPgno === commit + 1, "the table holds every page");
-    this.#flush();
-    writeHeader(this.#fd, this.#pageSize, commit, txid);
-    syncFile(this.#fd, this.#temp);
-    closeSync(this.#fd);
+    try {
+      this.#flush();
+      writeHeader(this.#fd, this.#pageSize, commit, txid);
+      syncFile(this.#fd, this.#temp);
+    } finally {
+      closeSync(this.#fd);
+    }
     renameDurably(this.#temp, this.#path);
     const table = PageTable.open(this.#path, this.#pageSize);
     assert(table !== null, "a table just written can be opened");
@@ -181,7 +185,7 @@ export class PageTableWriter {
   }
 
   #flush(): void {
-    if (this.#filled > 0) writeSync(this.#fd, new Uint8Array(this.#buffer.buffer, 0, this.#filled * 4));
+    if (this.#filled > 0) writeFully(this.#fd, new Uint8Array(this.#buffer.buffer, 0, this.#filled * 4));
     this.#filled = 0;
   }
 }
@@ -200,7 +204,7 @@ function writeHeader(fd: number, pageSize: number, commit: number, txid: Txid): 
   header.writeUInt32LE(pageSize, 4);
   header.writeUInt32LE(commit, 8);
   header.writeBigUInt64LE(txid, 16);
-  writeSync(fd, header, 0, HEADER_SIZE, 0);
+  writeFully(fd, header, 0);
 }
 
 /** One block of entries in memory. Access ascends by page number, so each block is read and written once. */
@@ -221,7 +225,7 @@ class BlockCache {
     if (block !== this.#block) {
       this.flush();
       this.words.fill(0);
-      readSync(this.#fd, this.#bytes, 0, this.#bytes.byteLength, HEADER_SIZE + block * this.#bytes.byteLength);
+      readFully(this.#fd, this.#bytes, this.#bytes.byteLength, HEADER_SIZE + block * this.#bytes.byteLength);
       this.#block = block;
     }
     return ((pgno - 1) % BLOCK_ENTRIES) * 2;
@@ -236,7 +240,7 @@ class BlockCache {
 
   flush(): void {
     if (!this.#dirty) return;
-    writeSync(this.#fd, this.#bytes, 0, this.#bytes.byteLength, HEADER_SIZE + this.#block * this.#bytes.byteLength);
+    writeFully(this.#fd, this.#bytes, HEADER_SIZE + this.#block * this.#bytes.byteLength);
     this.#dirty = false;
   }
 }

@@ -5,20 +5,21 @@
  * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
  */
 import { constants, Database } from "bun:sqlite";
-import { closeSync, existsSync, fsyncSync, ftruncateSync, mkdirSync, openSync, rmSync, writeSync } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { fsyncSync, ftruncateSync } from "node:fs";
 import { hex64, MiB } from "../bytes.ts";
 import { findTxidAt, readChain, requireHeaderOfKey, vanished } from "../chain/chain.ts";
+import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
-import { asDiskError, renameDurably } from "../durable.ts";
-import { DestinationError, WalsyncError } from "../errors.ts";
+import { asDiskError, writeFully } from "../durable.ts";
+import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxDecoder, type LtxSummary } from "../ltx/decoder.ts";
 import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
+import { RestoreOutput, requireFreeOutput } from "./output.ts";
 
 export type RestoreTarget = { kind: "newest" } | { kind: "txid"; txid: Txid } | { kind: "time"; atMs: number };
 export type IntegrityCheck = "quick" | "full" | "none";
@@ -45,8 +46,8 @@ export interface RestoreResult {
 }
 
 /**
- * Restores database `name` into the file `output`. Throws E_OUTPUT_EXISTS, E_NOT_FOUND, E_CHAIN_GAP, E_LTX, E_INTEGRITY,
- * E_DISK or a DestinationError; the output is then as it was before.
+ * Restores database `name` into the file `output`. Throws E_OUTPUT_EXISTS, E_LOCKED, E_NOT_FOUND, E_CHAIN_GAP, E_LTX,
+ * E_INTEGRITY, E_DISK or a DestinationError; the output is then as it was before.
  */
 export async function restoreDatabase(
   destination: Destination,
@@ -54,23 +55,20 @@ export async function restoreDatabase(
   output: string,
   options: RestoreOptions,
 ): Promise<RestoreResult> {
-  const path = resolve(output);
-  requireFreeOutput(path, options.force);
+  requireFreeOutput(output, options.force);
   const chain = await readChain(destination, name, options.signal);
   const files = planChain(name, chain.files, await targetTxid(destination, chain, options));
-  const temp = `${path}.tmp-${process.pid}`;
+  const file = new RestoreOutput(output, options.force);
   try {
-    mkdirSync(dirname(path), { recursive: true });
-    const result = await buildFile(destination, name, files, temp, options);
-    checkWithSqlite(name, temp, options.integrity);
+    const result = await buildFile(destination, name, files, file.fd, options);
+    checkWithSqlite(name, file.tempPath, options.integrity);
     options.signal?.throwIfAborted();
-    requireFreeOutput(path, options.force);
-    renameDurably(temp, path);
+    file.publish();
     return result;
   } catch (error) {
-    for (const suffix of ["", "-wal", "-shm", "-journal"]) rmSync(temp + suffix, { force: true });
-    if (error instanceof Error && "errno" in error && !(error instanceof WalsyncError)) throw asDiskError(path, error);
-    throw error;
+    throw errnoOf(error) === undefined ? error : asDiskError(output, error);
+  } finally {
+    file.close();
   }
 }
 
@@ -90,58 +88,41 @@ async function targetTxid(
   return target.kind === "txid" ? target.txid : null;
 }
 
-/** Refuses to overwrite, and refuses to put a database beside the WAL of another one, which SQLite would replay. */
-function requireFreeOutput(path: string, force: boolean): void {
-  for (const suffix of ["-wal", "-shm", "-journal"]) {
-    if (!existsSync(path + suffix)) continue;
-    throw new WalsyncError("E_OUTPUT_EXISTS", `${path}: expected no leftover files beside it, found ${path}${suffix}`, {
-      hint: "SQLite would apply that file to the restored database. Stop its application and move the file away.",
-    });
-  }
-  if (!force && existsSync(path)) {
-    throw new WalsyncError("E_OUTPUT_EXISTS", `${path}: expected no such file, found one`, {
-      hint: "Choose another --output, or replace it with --force.",
-    });
-  }
-}
-
 async function buildFile(
   destination: Destination,
   name: string,
   files: readonly ChainFile[],
-  temp: string,
+  fd: number,
   options: RestoreOptions,
 ): Promise<RestoreResult> {
+  const { signal } = options;
+  const hashes = destination.capabilities.metadata ? null : await readHashes(destination, name, signal);
   const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
-  const fd = openSync(temp, "wx+", 0o600);
-  try {
-    let fetchedBytes = 0;
-    const target = new RestoreTargetFile(fd, name);
-    for await (const { file, chunks, sha256 } of fetchNewestFirst(destination, files, options.signal)) {
-      const hasher = sha256 === undefined ? null : new Bun.CryptoHasher("sha256");
-      const decoder = new LtxDecoder({
-        name: file.key,
-        expectedSizeBytes: file.sizeBytes,
-        onHeader: (header) => {
-          requireHeaderOfKey(file, header);
-          target.begin(file, header.pageSize, header.commit);
-        },
-        onPage: (pgno, page) => target.put(pgno, page),
-      });
-      for await (const chunk of chunks) {
-        hasher?.update(chunk);
-        decoder.push(chunk);
-        fetchedBytes += chunk.byteLength;
-        options.onProgress?.(fetchedBytes, totalBytes);
-      }
-      const summary = decoder.finish();
-      requireSha256(file, sha256, hasher?.digest("hex"));
-      target.end(file, summary);
+  let fetchedBytes = 0;
+  const target = new RestoreTargetFile(fd, name);
+  for await (const { file, chunks, metadata } of fetchNewestFirst(destination, files, signal)) {
+    const sha256 = hashes === null ? metadata.sha256 : hashes.get(file.key);
+    const hasher = sha256 === undefined ? null : new Bun.CryptoHasher("sha256");
+    const decoder = new LtxDecoder({
+      name: file.key,
+      expectedSizeBytes: file.sizeBytes,
+      onHeader: (header) => {
+        requireHeaderOfKey(file, header);
+        target.begin(file, header.pageSize, header.commit);
+      },
+      onPage: (pgno, page) => target.put(pgno, page),
+    });
+    for await (const chunk of chunks) {
+      hasher?.update(chunk);
+      decoder.push(chunk);
+      fetchedBytes += chunk.byteLength;
+      options.onProgress?.(fetchedBytes, totalBytes);
     }
-    return { ...target.finish(), fileCount: files.length, fetchedBytes };
-  } finally {
-    closeSync(fd);
+    const summary = decoder.finish();
+    requireSha256(file, sha256, hasher?.digest("hex"));
+    target.end(file, summary);
   }
+  return { ...target.finish(), fileCount: files.length, fetchedBytes };
 }
 
 /** The output while it is written: which pages are there already, and whether each file follows on from the older one. */
@@ -182,10 +163,7 @@ class RestoreTargetFile {
   put(pgno: number, page: Uint8Array): void {
     if (pgno > this.#reach || this.#has(pgno)) return;
     this.#written[pgno >>> 3]! |= 1 << (pgno & 7);
-    const position = pageOffset(pgno, this.#pageSize);
-    for (let sent = 0; sent < page.byteLength; ) {
-      sent += writeSync(this.#fd, page, sent, page.byteLength - sent, position + sent);
-    }
+    writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
   }
 
   /** Checks that the newer file follows on from this one. */
@@ -261,7 +239,7 @@ function checksumOfFile(fd: number, pageSize: number, commit: number): bigint {
 interface Fetched {
   file: ChainFile;
   chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
-  sha256: string | undefined;
+  metadata: Record<string, string>;
 }
 
 /** Bodies newest first; the next few small ones are under way already. Memory is bounded by FETCH_AHEAD * SMALL_FILE. */
@@ -291,7 +269,7 @@ async function* fetchNewestFirst(
 async function open(destination: Destination, file: ChainFile, signal: AbortSignal | undefined): Promise<Fetched> {
   const body = await destination.read(file.key, { signal });
   if (body === null) throw vanished(destination, file);
-  return { file, chunks: body.chunks, sha256: body.metadata.sha256 };
+  return { file, chunks: body.chunks, metadata: body.metadata };
 }
 
 async function fetchWhole(
@@ -332,17 +310,25 @@ function requireSha256(file: ChainFile, expected: string | undefined, found: str
 function checkWithSqlite(name: string, path: string, check: IntegrityCheck): void {
   if (check === "none") return;
   const uri = `file:${encodeURI(path).replaceAll("?", "%3f").replaceAll("#", "%23")}?immutable=1`;
-  const connection = new Database(uri, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI);
+  const pragma = check === "full" ? "integrity_check" : "quick_check";
+  const found = runCheck(uri, pragma);
+  if (found === "ok") return;
+  throw new WalsyncError("E_INTEGRITY", `${name}: expected PRAGMA ${pragma} to say ok, found: ${found}`, {
+    hint: "The source was damaged already when it was captured. --integrity none restores it as it was.",
+  });
+}
+
+/** What the check says. A database that is damaged too badly to be checked fails in other ways: that is an answer too. */
+function runCheck(uri: string, pragma: string): string {
   try {
-    const pragma = check === "full" ? "integrity_check" : "quick_check";
-    const rows = connection.query(`PRAGMA ${pragma}(10)`).values();
-    if (rows.length === 1 && rows[0]?.[0] === "ok") return;
-    throw new WalsyncError(
-      "E_INTEGRITY",
-      `${name}: expected PRAGMA ${pragma} to say ok, found: ${rows.map((row) => String(row[0])).join("; ")}`,
-      { hint: "The source was damaged already when it was captured. --integrity none restores it as it was." },
-    );
-  } finally {
-    connection.close();
+    const connection = new Database(uri, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI);
+    try {
+      const rows = connection.query(`PRAGMA ${pragma}(10)`).values();
+      return rows.map((row) => String(row[0])).join("; ");
+    } finally {
+      connection.close();
+    }
+  } catch (error) {
+    return messageOf(error);
   }
 }
