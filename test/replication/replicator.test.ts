@@ -1,0 +1,455 @@
+// Goal: whatever happens to a database between two looks, or while nobody looks, what is shipped restores every state
+// that was captured, and the newest one at last. Each scenario is a known way to lose data.
+import { Database } from "bun:sqlite";
+import { afterEach, describe, expect, test } from "bun:test";
+import { copyFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { tempDir } from "../support/temp.ts";
+import { Host } from "./host.ts";
+
+const dir = tempDir();
+let hosts: Host[] = [];
+
+afterEach(async () => {
+  const ending = hosts;
+  hosts = [];
+  for (const host of ending) await host.end();
+});
+
+function makeHost(bucket?: string): Host {
+  const host = new Host(join(dir, crypto.randomUUID()), bucket);
+  hosts.push(host);
+  return host;
+}
+
+/** A host that replicates, with some rows shipped. */
+async function liveHost(pageSize = 4096): Promise<Host> {
+  const host = makeHost();
+  host.create(pageSize);
+  host.insert(20);
+  await host.start();
+  await host.settle();
+  return host;
+}
+
+async function expectNewest(host: Host): Promise<void> {
+  await host.settle();
+  expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+}
+
+/** The application goes away, something happens to its files, and walsync comes back. */
+async function whileDown(host: Host, event: () => void): Promise<void> {
+  await host.stop();
+  event();
+  await host.start();
+}
+
+describe("between two looks", () => {
+  test.each([512, 1024, 4096, 65536])("every commit becomes a restore point, page size %p", async (pageSize) => {
+    const host = await liveHost(pageSize);
+    const states = new Map([[host.txid, host.content()]]);
+    for (let i = 0; i < 5; i++) {
+      host.insert(3, 3000);
+      await host.settle();
+      states.set(host.txid, host.content());
+    }
+    expect([...states.keys()]).toEqual([1n, 2n, 3n, 4n, 5n, 6n]);
+    for (const [txid, content] of states) {
+      expect(Buffer.compare(await host.restored({ kind: "txid", txid }), content)).toBe(0);
+    }
+  });
+
+  test("commits of one look become one increment", async () => {
+    const host = await liveHost();
+    for (let i = 0; i < 7; i++) host.insert();
+    await expectNewest(host);
+    expect(host.txid).toBe(2n);
+  });
+
+  test.each(["PASSIVE", "FULL", "RESTART", "TRUNCATE"] as const)(
+    "the application's %s checkpoints lose nothing and need no comparison",
+    async (mode) => {
+      const host = await liveHost();
+      host.app.run("pragma busy_timeout = 0");
+      for (let i = 0; i < 10; i++) {
+        host.insert(2);
+        host.checkpoint(mode);
+        if (i % 3 === 2) await host.settle();
+      }
+      await expectNewest(host);
+      expect(host.logged("comparing")).toBe(false);
+    },
+  );
+
+  test("a WAL that restarts in place with fewer frames is captured from its beginning", async () => {
+    const host = await liveHost();
+    host.insert(200, 1000);
+    await host.settle();
+    // Quiet for half a second: everything is copied back, and the pin rests where the next writer restarts the WAL.
+    await Bun.sleep(520);
+    await host.settle();
+    host.insert(1);
+    await expectNewest(host);
+    expect(host.logged("comparing")).toBe(false);
+  });
+
+  test("VACUUM that shrinks the database, and the growth after it", async () => {
+    const host = await liveHost();
+    host.insert(500, 2000);
+    await host.settle();
+    const large = { txid: host.txid, content: host.content() };
+    host.app.run("delete from item where id > 5");
+    host.app.run("vacuum");
+    await expectNewest(host);
+    expect(host.content().length).toBeLessThan(large.content.length / 10);
+    host.insert(300, 2000);
+    await expectNewest(host);
+    const before = await host.restored({ kind: "txid", txid: large.txid });
+    expect(Buffer.compare(before, large.content)).toBe(0);
+  });
+
+  test.each(["full", "incremental"])("auto_vacuum = %s", async (mode) => {
+    const host = makeHost();
+    host.app.run(`pragma auto_vacuum = ${mode}`);
+    host.create();
+    await host.start();
+    for (let i = 0; i < 4; i++) {
+      host.insert(50, 3000);
+      await host.settle();
+      host.app.run("delete from item where id % 2 = 0");
+      host.app.run("pragma incremental_vacuum(7)");
+      await expectNewest(host);
+    }
+  });
+
+  test("a transaction of many times the page cache, and one that is rolled back", async () => {
+    const host = await liveHost();
+    host.app.run("pragma cache_size = 10");
+    host.insert(3000, 4000);
+    await expectNewest(host);
+    const { txid } = host;
+    host.app.run("begin");
+    host.insert(500, 4000);
+    host.app.run("rollback");
+    await host.settle();
+    expect(host.txid).toBe(txid);
+    host.insert();
+    await expectNewest(host);
+  });
+
+  test("the smallest databases: without a table, and with one page", async () => {
+    const host = makeHost();
+    host.app.run("pragma journal_mode = wal");
+    host.app.run("pragma user_version = 7");
+    await host.start();
+    await expectNewest(host);
+    expect(host.content().length).toBe(4096);
+    host.app.run("pragma user_version = 8");
+    await expectNewest(host);
+  });
+});
+
+describe("the database file changes hands", () => {
+  test("another database is renamed over it", async () => {
+    const host = await liveHost();
+    const other = join(dir, `${crypto.randomUUID()}.db`);
+    host.app.run("vacuum into ?", [other]);
+    host.insert(5);
+    await host.settle();
+    host.closeApp();
+    rmSync(`${host.path}-wal`, { force: true });
+    rmSync(`${host.path}-shm`, { force: true });
+    renameSync(other, host.path);
+    host.app.run("pragma journal_mode = wal");
+    host.look();
+    await host.until("the new file is open", () => host.replicator.position !== null);
+    await expectNewest(host);
+    expect(host.logged("comparing")).toBe(true);
+  });
+
+  test("it is deleted and made anew", async () => {
+    const host = await liveHost();
+    host.closeApp();
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(host.path + suffix, { force: true });
+    host.look();
+    host.create();
+    host.insert(3);
+    await host.until("the new file is open", () => host.replicator.position !== null);
+    await expectNewest(host);
+  });
+
+  test("it is replaced and nobody tells: stopping finds out", async () => {
+    const host = await liveHost();
+    const other = join(dir, `${crypto.randomUUID()}.db`);
+    host.app.run("vacuum into ?", [other]);
+    host.insert(5);
+    await host.settle();
+    host.closeApp();
+    for (const suffix of ["-wal", "-shm"]) rmSync(host.path + suffix, { force: true });
+    renameSync(other, host.path);
+    host.app.run("pragma journal_mode = wal");
+    host.insert(1);
+    expect(await host.stop()).toBe(0);
+    expect(host.replicator.failure).toBeNull();
+    expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+  });
+
+  test("it is deleted for good: the failure is told, and what was shipped stays", async () => {
+    const host = await liveHost();
+    const content = host.content();
+    host.closeApp();
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(host.path + suffix, { force: true });
+    host.look();
+    expect(host.replicator.failure?.code).toBe("E_DATABASE");
+    expect(Buffer.compare(await host.restored(), content)).toBe(0);
+  });
+});
+
+describe("while nobody looks", () => {
+  test("commits wait in the WAL", async () => {
+    const host = await liveHost();
+    await whileDown(host, () => host.insert(5));
+    await expectNewest(host);
+    expect(host.logged("comparing")).toBe(false);
+  });
+
+  test.each([1, 2, 5])("the WAL restarts %p times", async (times) => {
+    const host = await liveHost();
+    await whileDown(host, () => {
+      for (let i = 0; i < times; i++) {
+        host.insert(5);
+        host.checkpoint("RESTART");
+        host.insert(2);
+      }
+    });
+    await expectNewest(host);
+    expect(host.logged("comparing")).toBe(true);
+  });
+
+  test("the last connection closes and deletes the WAL", async () => {
+    const host = await liveHost();
+    await whileDown(host, () => {
+      host.insert(5);
+      host.closeApp();
+    });
+    host.insert(2);
+    await expectNewest(host);
+    expect(host.logged("comparing")).toBe(true);
+  });
+
+  test("the WAL is as long as before, but another one", async () => {
+    const host = await liveHost();
+    host.insert(1, 10);
+    await host.settle();
+    await whileDown(host, () => {
+      host.checkpoint("TRUNCATE");
+      host.insert(1, 10);
+    });
+    await expectNewest(host);
+  });
+
+  test("nothing happens, and nothing is shipped", async () => {
+    const host = await liveHost();
+    host.insert();
+    await host.settle();
+    const { txid } = host;
+    await whileDown(host, () => {});
+    await host.settle();
+    expect(host.txid).toBe(txid);
+    expect(host.logged("comparing")).toBe(false);
+  });
+
+  test("a backup is restored underneath", async () => {
+    const host = await liveHost();
+    const backup = join(dir, `${crypto.randomUUID()}.db`);
+    host.app.run("vacuum into ?", [backup]);
+    host.insert(9, 4000);
+    await host.settle();
+    await whileDown(host, () => {
+      host.closeApp();
+      for (const suffix of ["-wal", "-shm"]) rmSync(host.path + suffix, { force: true });
+      copyFileSync(backup, host.path);
+      host.app.run("pragma journal_mode = wal");
+    });
+    await expectNewest(host);
+    expect(host.logged("comparing")).toBe(true);
+  });
+
+  test("the state folder is deleted: the chain is taken over where it ends", async () => {
+    const host = await liveHost();
+    host.insert(5);
+    await host.settle();
+    const { txid } = host;
+    await whileDown(host, () => {
+      rmSync(host.stateFolder, { recursive: true });
+      host.insert(1);
+    });
+    await expectNewest(host);
+    expect(host.txid).toBe(txid + 1n);
+  });
+
+  test("a database that is what the chain ends with ships nothing, as after a restore", async () => {
+    const host = await liveHost();
+    const { txid } = host;
+    await whileDown(host, () => rmSync(host.stateFolder, { recursive: true }));
+    await host.settle();
+    expect(host.txid).toBe(txid);
+    expect(host.logged("chain continued")).toBe(true);
+  });
+
+  test("journal mode leaves WAL: told until it is back, then compared", async () => {
+    const host = await liveHost();
+    await whileDown(host, () => {
+      host.app.run("pragma journal_mode = delete");
+      host.insert(3);
+    });
+    expect(host.log.at(-1)).toContain("E_DATABASE");
+    host.app.run("pragma journal_mode = wal");
+    host.insert(1);
+    await whileDown(host, () => {});
+    await expectNewest(host);
+  });
+
+  test.each([
+    [4096, 512],
+    [1024, 65536],
+  ])("VACUUM changes the page size from %p to %p: a snapshot follows, and earlier points stay", async (from, to) => {
+    const host = await liveHost(from);
+    const before = { txid: host.txid, content: host.content() };
+    await whileDown(host, () => {
+      host.app.run("pragma journal_mode = delete");
+      host.app.run(`pragma page_size = ${to}`);
+      host.app.run("vacuum");
+      host.app.run("pragma journal_mode = wal");
+    });
+    await expectNewest(host);
+    host.insert(4);
+    await expectNewest(host);
+    const restored = await host.restored({ kind: "txid", txid: before.txid });
+    expect(Buffer.compare(restored, before.content)).toBe(0);
+  });
+});
+
+describe("the destination", () => {
+  const objectsOf = (host: Host) => readdirSync(host.bucketFolder).filter((name) => name.endsWith(".ltx"));
+
+  test.each([1, 3])("the newest %p objects are lost: a snapshot replaces them", async (count) => {
+    const host = await liveHost();
+    for (let i = 0; i < 4; i++) {
+      host.insert();
+      await host.settle();
+    }
+    await whileDown(host, () => {
+      for (const name of objectsOf(host).sort().slice(-count)) rmSync(join(host.bucketFolder, name));
+    });
+    await host.until("a snapshot is there", () => objectsOf(host).some((name) => /^0*1-0*5\.ltx$/.test(name)));
+    await expectNewest(host);
+  });
+
+  test("another host goes on with the chain: this one stops and touches nothing", async () => {
+    const host = await liveHost();
+    await host.stop();
+    const other = makeHost(join(host.bucketFolder, ".."));
+    other.create();
+    other.insert(7);
+    await other.start();
+    await other.settle();
+    expect(other.txid).toBe(2n);
+    const objects = objectsOf(host);
+    host.insert();
+    await host.start();
+    await host.until("it is fenced", () => host.replicator.fencedBy !== null);
+    expect(host.replicator.fencedBy).toMatchObject({ code: "E_FENCED" });
+    expect(objectsOf(host)).toEqual(objects);
+    host.insert();
+    expect(Buffer.compare(await other.restored(), other.content())).toBe(0);
+    // The application is not hindered by a walsync that has stopped.
+    host.checkpoint("TRUNCATE");
+    expect(host.app.query("pragma wal_checkpoint(TRUNCATE)").values()[0]).toEqual([0, 0, 0]);
+  });
+
+  test("two hosts at once on one name: one of them is fenced, and the chain is one history", async () => {
+    const host = await liveHost();
+    const other = makeHost(join(host.bucketFolder, ".."));
+    other.create();
+    await other.start();
+    await other.settle();
+    host.insert();
+    await host.until("it is fenced", () => host.replicator.fencedBy !== null);
+    expect(Buffer.compare(await host.restored(), other.content())).toBe(0);
+  });
+
+  test("the outbox is full: capture pauses, says so, and goes on", async () => {
+    const host = await liveHost();
+    await host.stop();
+    const locked = `${host.bucketFolder}.away`;
+    await host.start({ maxOutboxBytes: 20_000 });
+    await host.settle();
+    renameSync(host.bucketFolder, locked);
+    await Bun.write(host.bucketFolder, "not a folder");
+    for (let i = 0; i < 8; i++) {
+      host.insert(1, 10_000);
+      host.look();
+      await Bun.sleep(5);
+    }
+    expect(host.logged("the outbox is full")).toBe(true);
+    const { txid } = host;
+    host.insert(1, 10_000);
+    host.look();
+    expect(host.txid).toBe(txid);
+    rmSync(host.bucketFolder);
+    renameSync(locked, host.bucketFolder);
+    await expectNewest(host);
+  });
+});
+
+describe("snapshots", () => {
+  test("a periodic one is taken while the application writes, and restores the same as the increments", async () => {
+    const host = await liveHost();
+    await host.stop();
+    await host.start({ snapshotIntervalMs: 50 });
+    const states = new Map<bigint, Uint8Array>();
+    for (let i = 0; i < 12; i++) {
+      host.insert(20, 2000);
+      if (i % 4 === 0) host.checkpoint("PASSIVE");
+      await host.settle();
+      states.set(host.txid, host.content());
+      await Bun.sleep(20);
+    }
+    const names = readdirSync(host.bucketFolder).filter((name) => /^0*1-\d+\.ltx$/.test(name));
+    expect(names.length).toBeGreaterThan(2);
+    for (const [txid, content] of states) {
+      expect(Buffer.compare(await host.restored({ kind: "txid", txid }), content)).toBe(0);
+    }
+    // Without any increment the newest snapshot alone gives its state.
+    for (const name of readdirSync(host.bucketFolder)) {
+      if (name.endsWith(".ltx") && !names.includes(name)) rmSync(join(host.bucketFolder, name));
+    }
+    const newest = BigInt(names.sort().at(-1)!.split("-")[1]!.replace(".ltx", ""));
+    expect(Buffer.compare(await host.restored({ kind: "newest" }), states.get(newest)!)).toBe(0);
+  });
+
+  test("asked for twice without a change, there is one", async () => {
+    const host = await liveHost();
+    host.insert();
+    const first = await host.replicator.snapshot();
+    await host.settle();
+    const second = await host.replicator.snapshot();
+    await host.settle();
+    expect(second).toBe(first);
+  });
+});
+
+describe("the user's database", () => {
+  test("holds nothing of ours, and is left usable", async () => {
+    const host = await liveHost();
+    host.insert();
+    await host.settle();
+    await host.end();
+    const database = new Database(host.path, { readwrite: true });
+    expect(database.query("select name from sqlite_schema").values()).toEqual([["item"]]);
+    expect(database.query("pragma integrity_check").values()).toEqual([["ok"]]);
+    expect(database.query("pragma wal_checkpoint(TRUNCATE)").values()[0]?.[0]).toBe(0);
+    database.close();
+  });
+});
