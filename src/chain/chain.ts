@@ -2,6 +2,7 @@
 import type { Destination } from "../destination/destination.ts";
 import { type Layout, parseKey } from "../destination/layout.ts";
 import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
+import { LtxDecoder } from "../ltx/decoder.ts";
 import {
   decodeHeader,
   decodeHeaderAndTrailer,
@@ -99,7 +100,9 @@ export function requireHeaderOfKey(file: NamedFile, header: LtxHeader): void {
 
 /**
  * The newest restore point whose LTX timestamp is at or before `atMs`. Timestamps never decrease along a chain, so a
- * binary search needs a handful of small reads. Throws E_NOT_FOUND if the chain begins later.
+ * binary search needs a handful of small reads. Nothing proves a header but the checksum of its whole file: the file
+ * that sets the upper limit is read to its end; the one that is found will be when it is restored. No header between
+ * them can have misled the search then. Throws E_NOT_FOUND if the chain begins later, LtxError.
  */
 export async function findTxidAt(
   destination: Destination,
@@ -108,16 +111,16 @@ export async function findTxidAt(
   signal?: AbortSignal,
 ): Promise<Txid> {
   const points = restorePoints(chain.files);
-  const timestampOf = async (txid: Txid): Promise<number> => {
-    const file = chain.files.find((candidate) => candidate.maxTxid === txid)!;
-    return (await readFileHeader(destination, file, signal)).timestampMs;
-  };
+  const fileOf = (i: number): ChainFile => smallestEndingAt(chain.files, points[i]!);
+  const timestampOf = async (i: number): Promise<number> =>
+    (await readFileHeader(destination, fileOf(i), signal)).timestampMs;
   const oldestSnapshot = restorePoints(chain.files.filter((file) => file.kind === "snapshot"))[0];
   let low = oldestSnapshot === undefined ? -1 : points.indexOf(oldestSnapshot);
   let high = points.length - 1;
   if (low < 0) return points[high]!; // No snapshot at all: the planner tells.
-  const firstMs = await timestampOf(points[low]!);
+  const firstMs = await timestampOf(low);
   if (firstMs > atMs) {
+    await verifyFile(destination, fileOf(low), signal);
     throw new WalsyncError(
       "E_NOT_FOUND",
       `${chain.name}: expected a restore point at or before ${new Date(atMs).toISOString()}, found the first at ${new Date(firstMs).toISOString()}`,
@@ -126,10 +129,20 @@ export async function findTxidAt(
   }
   while (low < high) {
     const middle = Math.ceil((low + high) / 2);
-    if ((await timestampOf(points[middle]!)) <= atMs) low = middle;
+    if ((await timestampOf(middle)) <= atMs) low = middle;
     else high = middle - 1;
   }
+  if (low + 1 < points.length) await verifyFile(destination, fileOf(low + 1), signal);
   return points[low]!;
+}
+
+/** Reads a whole file and checks everything that can be checked about it alone. Throws LtxError. */
+export async function verifyFile(destination: Destination, file: ChainFile, signal?: AbortSignal): Promise<void> {
+  const body = await destination.read(file.key, { signal });
+  if (body === null) throw vanished(destination, file);
+  const decoder = new LtxDecoder({ name: file.key, expectedSizeBytes: file.sizeBytes });
+  for await (const chunk of body.chunks) decoder.push(chunk);
+  requireHeaderOfKey(file, decoder.finish().header);
 }
 
 /** Hex sha256 of an object's bytes, for where it is not kept as metadata. */
@@ -150,6 +163,10 @@ export function vanished(destination: Destination, file: NamedFile): Destination
 }
 
 // --- internal ---
+
+function smallestEndingAt(files: readonly ChainFile[], txid: Txid): ChainFile {
+  return files.filter((file) => file.maxTxid === txid).reduce((a, b) => (b.sizeBytes < a.sizeBytes ? b : a));
+}
 
 const SUGGESTED_NAMES = 10;
 

@@ -61,6 +61,7 @@ export async function restoreDatabase(
   const file = new RestoreOutput(output, options.force);
   try {
     const result = await buildFile(destination, name, files, file.fd, options);
+    requireInTime(name, result, options.target);
     checkWithSqlite(name, file.tempPath, options.integrity);
     options.signal?.throwIfAborted();
     file.publish();
@@ -86,6 +87,15 @@ async function targetTxid(
 ): Promise<Txid | null> {
   if (target.kind === "time") return findTxidAt(destination, chain, target.atMs, signal);
   return target.kind === "txid" ? target.txid : null;
+}
+
+/** The search went by headers that nothing had proven yet; the file that was applied is proven. */
+function requireInTime(name: string, result: RestoreResult, target: RestoreTarget): void {
+  if (target.kind !== "time" || result.timestampMs <= target.atMs) return;
+  const [expected, found] = [target.atMs, result.timestampMs].map((ms) => new Date(ms).toISOString());
+  throw new WalsyncError("E_INTEGRITY", `${name}: expected a state of ${expected} or before, found one of ${found}`, {
+    hint: `A file's header is damaged. Restore the txid you mean: --point-in-time txid:N`,
+  });
 }
 
 async function buildFile(
