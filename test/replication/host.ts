@@ -66,8 +66,9 @@ export class Host {
     return this.#app;
   }
 
-  create(pageSize = 4096): void {
+  create(pageSize = 4096, autoVacuum: "none" | "full" | "incremental" = "none"): void {
     this.app.run(`pragma page_size = ${pageSize}`);
+    this.app.run(`pragma auto_vacuum = ${autoVacuum}`);
     this.app.run("pragma journal_mode = wal");
     this.app.run("create table item (id integer primary key, body)");
   }

@@ -108,10 +108,9 @@ describe("between two looks", () => {
     expect(Buffer.compare(before, large.content)).toBe(0);
   });
 
-  test.each(["full", "incremental"])("auto_vacuum = %s", async (mode) => {
+  test.each(["full", "incremental"] as const)("auto_vacuum = %s", async (mode) => {
     const host = makeHost();
-    host.app.run(`pragma auto_vacuum = ${mode}`);
-    host.create();
+    host.create(4096, mode);
     await host.start();
     for (let i = 0; i < 4; i++) {
       host.insert(50, 3000);
