@@ -65,6 +65,7 @@ export class LocalState {
     this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}`));
     try {
       mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      for (const path of [this.#positionPath, this.#tablePath]) rmSync(`${path}.tmp`, { force: true });
       this.outbox = new Outbox(join(this.#folder, "outbox"));
     } catch (error) {
       throw asDiskError(this.#folder, error);

@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { writeFileDurably } from "../durable.ts";
-import { errnoOf, WalsyncError } from "../errors.ts";
+import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 import type { WalCursor } from "../sqlite/wal-reader.ts";
 
@@ -60,7 +60,7 @@ export function readPosition(path: string): Position | null {
   try {
     return parsePosition(text);
   } catch (error) {
-    throw new WalsyncError("E_INTEGRITY", `${path}: expected a position, found something else`, {
+    throw new WalsyncError("E_INTEGRITY", `${path}: ${messageOf(error)}`, {
       hint: "Delete the folder it is in: walsync then continues the chain at the destination with a full comparison.",
       cause: error,
     });
@@ -71,18 +71,28 @@ export function writePosition(path: string, position: Position): void {
   writeFileDurably(path, Buffer.from(formatPosition(position)));
 }
 
+/** JSON, with the SHA-256 of itself at the end: a position is trusted with where a chain goes on. */
 export function formatPosition(position: Position): string {
   const { changeCount: _changeCount, ...captured } = position.captured;
   const values = { version: VERSION, ...position, captured };
-  return `${JSON.stringify(values, (_key, value) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value), 2)}\n`;
+  const text = JSON.stringify(
+    values,
+    (_key, value) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value),
+    2,
+  );
+  return `${text.slice(0, -CLOSING.length)}${SEAL_BEFORE}${digest(text)}${SEAL_AFTER}`;
 }
 
+/** Throws RangeError for anything that `formatPosition` did not write. */
 export function parsePosition(text: string): Position {
-  const values = JSON.parse(text, (key, value) => (BIGINT_KEYS.has(key) ? BigInt(value) : value));
+  const sealAt = text.lastIndexOf(SEAL_BEFORE);
+  const sealed = `${text.slice(0, Math.max(0, sealAt))}${CLOSING}`;
+  if (sealAt < 0 || text.slice(sealAt) !== `${SEAL_BEFORE}${digest(sealed)}${SEAL_AFTER}`) {
+    throw new RangeError("expected the sha256 of its contents at the end, found none or another");
+  }
+  const values = JSON.parse(sealed, (key, value) => (BIGINT_KEYS.has(key) ? BigInt(value) : value));
   if (values.version !== VERSION) throw new RangeError(`expected version ${VERSION}, found ${values.version}`);
   const { version: _version, ...position } = values;
-  requireFields(position, POSITION_FIELDS);
-  requireFields(position.captured, CAPTURED_FIELDS);
   return { ...position, captured: { ...position.captured, changeCount: null } };
 }
 
@@ -90,20 +100,10 @@ export function parsePosition(text: string): Position {
 
 const VERSION = 1;
 const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "manifestTxid", "txid", "checksum"]);
-const POSITION_FIELDS = [
-  "destination",
-  "name",
-  "lineage",
-  "shippedTxid",
-  "snapshotTxid",
-  "snapshotAtMs",
-  "manifestTxid",
-  "file",
-  "captured",
-];
-const CAPTURED_FIELDS = ["txid", "checksum", "commit", "pageSize", "timestampMs", "cursor"];
+const CLOSING = "\n}";
+const SEAL_BEFORE = ',\n  "sha256": "';
+const SEAL_AFTER = `"${CLOSING}\n`;
 
-function requireFields(values: Record<string, unknown>, names: readonly string[]): void {
-  for (const name of names)
-    if (values[name] === undefined) throw new RangeError(`expected a field ${name}, found none`);
+function digest(text: string): string {
+  return new Bun.CryptoHasher("sha256").update(text).digest("hex");
 }
