@@ -30,19 +30,25 @@ export function planChain(database: string, files: readonly ChainFile[], target:
   const snapshot = newestSnapshot(files, goal);
   if (snapshot === null) throw withoutSnapshot(database, files, goal);
 
-  const increments = files.filter((file) => file.kind === "increment").sort(byReach);
+  const increments = files.filter((file) => file.kind === "increment").sort(byStart);
   const chain = [snapshot];
   let reached = snapshot.maxTxid;
+  let furthest: ChainFile | null = null;
+  let next = 0;
   while (reached < goal) {
-    const next = followOn(increments, reached, goal);
-    if (next === null) {
+    // A merged file may begin before the snapshot's end: its pages are all newer or equal, so it still follows on.
+    for (; next < increments.length && increments[next]!.minTxid <= reached + 1n; next++) {
+      const file = increments[next]!;
+      if (file.maxTxid <= goal && (furthest === null || file.maxTxid >= furthest.maxTxid)) furthest = file;
+    }
+    if (furthest === null || furthest.maxTxid <= reached) {
       if (target !== null && increments.some((file) => file.minTxid <= goal && file.maxTxid > goal)) {
         throw notARestorePoint(database, files, goal);
       }
       throw gapAfter(database, increments, reached);
     }
-    chain.push(next);
-    reached = next.maxTxid;
+    chain.push(furthest);
+    reached = furthest.maxTxid;
   }
   return chain;
 }
@@ -63,19 +69,10 @@ function newestSnapshot(files: readonly ChainFile[], goal: Txid): ChainFile | nu
   return found;
 }
 
-/** Largest reach first; among equals the narrower file, which is the cheaper one. */
-function byReach(a: ChainFile, b: ChainFile): number {
-  if (a.maxTxid !== b.maxTxid) return a.maxTxid > b.maxTxid ? -1 : 1;
-  return a.minTxid > b.minTxid ? -1 : 1;
-}
-
-/** A merged file may begin before the snapshot's end: its pages are all newer or equal, so it still follows on. */
-function followOn(increments: readonly ChainFile[], reached: Txid, goal: Txid): ChainFile | null {
-  for (const file of increments) {
-    if (file.maxTxid <= reached) return null;
-    if (file.maxTxid <= goal && file.minTxid <= reached + 1n) return file;
-  }
-  return null;
+/** Among files of one reach the narrower one comes last: it is the cheaper one. */
+function byStart(a: ChainFile, b: ChainFile): number {
+  if (a.minTxid === b.minTxid) return 0;
+  return a.minTxid < b.minTxid ? -1 : 1;
 }
 
 function withoutSnapshot(database: string, files: readonly ChainFile[], goal: Txid): WalsyncError {
@@ -99,9 +96,7 @@ function notARestorePoint(database: string, files: readonly ChainFile[], goal: T
 }
 
 function gapAfter(database: string, increments: readonly ChainFile[], reached: Txid): ChainGapError {
-  const behind = increments
-    .filter((file) => file.minTxid > reached)
-    .sort((a, b) => (a.minTxid < b.minTxid ? -1 : 1))[0];
+  const behind = increments.find((file) => file.minTxid > reached + 1n);
   const found = behind === undefined ? "nothing" : formatTxid(behind.minTxid);
   return new ChainGapError(`${database}: expected txid ${formatTxid(reached + 1n)}, found ${found}`);
 }

@@ -73,7 +73,7 @@ describe("the planned chain", () => {
     );
   });
 
-  test("of ten thousand increments is found in no time", () => {
+  test("of twenty thousand increments is found in no time", () => {
     const many = [file(1, 1), ...Array.from({ length: 20_000 }, (_, i) => file(i + 2, i + 2))];
     const startedMs = performance.now();
     expect(planChain("app", many, null)).toHaveLength(20_001);
@@ -110,8 +110,8 @@ function reachableFrom(given: readonly ChainFile[]): Set<bigint> {
 
 function newestSnapshotReaches(given: readonly ChainFile[], target: bigint): boolean {
   const usable = given.filter(({ maxTxid }) => maxTxid <= target);
-  const snapshots = usable.filter(({ kind }) => kind === "snapshot").map(({ maxTxid }) => maxTxid);
+  const snapshots = usable.filter(({ kind }) => kind === "snapshot").map(({ maxTxid }) => Number(maxTxid));
   if (snapshots.length === 0) return false;
-  const newest = snapshots.reduce((a, b) => (b > a ? b : a));
-  return reachableFrom([file(1, Number(newest)), ...usable.filter(({ kind }) => kind === "increment")]).has(target);
+  const newest = Math.max(...snapshots);
+  return reachableFrom([file(1, newest), ...usable.filter(({ kind }) => kind === "increment")]).has(target);
 }
