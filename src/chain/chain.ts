@@ -6,6 +6,7 @@ import { LtxDecoder } from "../ltx/decoder.ts";
 import {
   decodeHeader,
   decodeHeaderAndTrailer,
+  decodingFile,
   HEADER_SIZE,
   type LtxHeader,
   type LtxTrailer,
@@ -71,7 +72,7 @@ export async function readFileHeader(
   signal?: AbortSignal,
 ): Promise<LtxHeader> {
   const head = await readRange(destination, file, { first: 0, last: HEADER_SIZE - 1 }, signal);
-  const header = decodeHeader(head.bytes);
+  const header = decodingFile(file.key, () => decodeHeader(head.bytes));
   requireHeaderOfKey(file, header);
   return header;
 }
@@ -84,7 +85,7 @@ export async function readFileEnds(
 ): Promise<{ header: LtxHeader; trailer: LtxTrailer; metadata: Record<string, string> }> {
   const head = await readRange(destination, file, { first: 0, last: HEADER_SIZE - 1 }, signal);
   const tail = await readRange(destination, file, { first: -TRAILER_SIZE }, signal);
-  const ends = decodeHeaderAndTrailer(head.bytes, tail.bytes);
+  const ends = decodingFile(file.key, () => decodeHeaderAndTrailer(head.bytes, tail.bytes));
   requireHeaderOfKey(file, ends.header);
   return { ...ends, metadata: head.metadata };
 }

@@ -6,6 +6,7 @@ import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { LtxError, WalsyncError } from "../errors.ts";
 import {
   decodeHeaderAndTrailer,
+  decodingFile,
   HEADER_SIZE,
   type LtxHeader,
   type LtxTrailer,
@@ -39,7 +40,7 @@ export class LtxFileReader {
       const head = this.#chunk.slice(0, this.#read(HEADER_SIZE, 0));
       const tail = this.#chunk.slice(0, this.#read(TRAILER_SIZE, sizeBytes - TRAILER_SIZE));
       this.#parser = new LtxParser({ name: path, expectedSizeBytes: sizeBytes });
-      const ends = named(path, () => decodeHeaderAndTrailer(head, tail));
+      const ends = decodingFile(path, () => decodeHeaderAndTrailer(head, tail));
       this.header = ends.header;
       this.claimedPostApplyChecksum = ends.trailer.postApplyChecksum;
     } catch (error) {
@@ -99,15 +100,6 @@ export class LtxFileReader {
 }
 
 // --- internal ---
-
-function named<T>(path: string, decode: () => T): T {
-  try {
-    return decode();
-  } catch (error) {
-    if (!(error instanceof LtxError)) throw error;
-    throw new LtxError(`${path}: ${error.message}`, { cause: error });
-  }
-}
 
 function onDisk<T>(path: string, action: string, run: () => T): T {
   try {

@@ -246,6 +246,16 @@ export function decodeHeaderAndTrailer(head: Uint8Array, tail: Uint8Array): { he
   return { header, trailer: decodeTrailer(tail.subarray(Math.max(0, tail.length - TRAILER_SIZE)), header) };
 }
 
+/** Runs one of the decoders above, and puts the name of the file before its error. */
+export function decodingFile<T>(name: string, decode: () => T): T {
+  try {
+    return decode();
+  } catch (error) {
+    if (!(error instanceof LtxError)) throw error;
+    throw new LtxError(`${name}: ${error.message}`, { cause: error });
+  }
+}
+
 // --- internal ---
 
 /** The range of a JavaScript Date. */

@@ -14,6 +14,7 @@ import {
   decodeHeader,
   decodePageHeader,
   decodeTrailer,
+  decodingFile,
   faultOfPageHeader,
   HEADER_SIZE,
   hasChecksums,
@@ -340,11 +341,10 @@ export class LtxParser {
   /** Runs a pure decoder and puts our name before its error. */
   #attempt<T>(decode: () => T): T {
     try {
-      return decode();
+      return decodingFile(this.#name, decode);
     } catch (error) {
       this.#failed = true;
-      if (!(error instanceof LtxError)) throw error;
-      throw new LtxError(`${this.#name}: ${error.message}`, { cause: error });
+      throw error;
     }
   }
 
