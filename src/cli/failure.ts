@@ -28,14 +28,14 @@ export function formatFailure(error: unknown, origin: "caught" | "stray" = "caug
 /** A chain longer than this explains nothing, and a chain may bite its tail. */
 const MAX_CAUSES = 8;
 
-/** The chain of causes, nearest first. Messages that only repeat the one before are left out. */
+/** The chain of causes, nearest first, without what the message before says already. */
 function causesOf(error: unknown): unknown[] {
   const causes: unknown[] = [];
   const queue = directCauses(error);
   let previous = messageOf(error);
   for (let seen = 0; queue.length > 0 && seen < MAX_CAUSES; seen++) {
     const cause = queue.shift();
-    if (messageOf(cause) !== previous) causes.push(cause);
+    if (!previous.includes(messageOf(cause))) causes.push(cause);
     previous = messageOf(cause);
     queue.unshift(...directCauses(cause));
   }

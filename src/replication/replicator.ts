@@ -92,12 +92,13 @@ export class Replicator {
     const { path, name, destination, stateFolder, policy } = this.#setup;
     const cleanUp: (() => void)[] = [];
     try {
+      // The database first: one that is refused gets no state folder.
+      const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
+      cleanUp.push(() => database.close());
       if (this.#lock === null) {
         this.#lock = lockDatabase(stateFolder, path);
         cleanUp.push(() => this.#releaseLock());
       }
-      const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
-      cleanUp.unshift(() => database.close());
       const state = new LocalState(stateFolder, destination.url, name);
       cleanUp.unshift(() => state.close());
       state.recover(database);
