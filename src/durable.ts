@@ -2,7 +2,7 @@
  * Durable file operations: nothing counts as written until the file and the folder that names it are on the disk.
  * Every step that a crash may come before is announced to an observer: simulations crash there.
  */
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, writeSync } from "node:fs";
+import { closeSync, fstatSync, fsyncSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
 
@@ -60,6 +60,13 @@ export function syncFolder(path: string): void {
   } finally {
     closeSync(fd);
   }
+}
+
+/** True if `path` names the open file: nobody removed or replaced it since. */
+export function isNameOf(path: string, fd: number): boolean {
+  const named = statSync(path, { throwIfNoEntry: false });
+  const opened = fstatSync(fd);
+  return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
 }
 
 /** Announces a write that is not durable yet, but that a crash leaves half done. */

@@ -86,11 +86,9 @@ export default defineWalsyncCommand({
     const destination = await destinationOf(flags, env, stop.signal);
     const folderOf = (path: string) => stateFolderOf(path, flags.stateDir);
     const databases = nameSources(sources, (path) => keptName(folderOf(path), destination.url));
-    const reached = reach(destination, signal);
-    const ready = reached.then(
-      () => true,
-      () => false,
-    );
+    let reaching: Promise<void> | null = null;
+    const reached = () => (reaching ??= reach(destination, signal));
+    const ready = Promise.withResolvers<boolean>();
     const scans = new Gate(SCANS_AT_ONCE);
     const create = ({ path, name }: NamedDatabase): Replicator =>
       new Replicator({
@@ -99,7 +97,7 @@ export default defineWalsyncCommand({
         destination,
         stateFolder: folderOf(path),
         policy: policyOf(flags),
-        ready,
+        ready: ready.promise,
         patience: "endless",
         scans,
       });
@@ -110,7 +108,7 @@ export default defineWalsyncCommand({
         const replicator = create(database);
         if (!flags.restoreIfMissing || existsSync(database.path)) replicator.open();
         else {
-          await reached;
+          await reached();
           if (await restoreMissing(destination, database, signal)) replicator.open();
           else replicator.openWhenPossible(monotonicMs());
         }
@@ -121,12 +119,18 @@ export default defineWalsyncCommand({
       throw error;
     }
 
+    // Only now: a destination is not touched for databases that are refused.
+    const answered = reached();
+    answered.then(
+      () => ready.resolve(true),
+      () => ready.resolve(false),
+    );
     const watcher = new Watcher(replicators);
     watcher.start();
     logEvent("info", "watching", { databases: replicators.length, destination: destination.url });
     try {
       // A definite refusal ends it here; silence of the destination does not.
-      await Promise.race([reached.then(() => watcher.finished(signal)), watcher.finished(signal)]);
+      await Promise.race([answered.then(() => watcher.finished(signal)), watcher.finished(signal)]);
     } catch (error) {
       await watcher.stop(0).catch(() => {});
       throw error;

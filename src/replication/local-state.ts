@@ -17,7 +17,6 @@ import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
-import { acquireLock, type HeldLock } from "./lock.ts";
 import { claimsTxid, Outbox, type OutboxFile } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
 import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
@@ -28,16 +27,6 @@ export function stateFolderOf(databasePath: string, stateDir: string | undefined
   if (stateDir === undefined) return join(dirname(path), `.${basename(path)}-walsync`);
   // Two databases of one file name must not meet in one folder.
   return join(resolve(stateDir), `${basename(path)}-${digest(path)}`);
-}
-
-/** Takes the one lock of a database, creating its state folder. */
-export function lockDatabase(stateFolder: string, databasePath: string): HeldLock {
-  try {
-    mkdirSync(stateFolder, { recursive: true, mode: 0o700 });
-    return acquireLock(join(stateFolder, "lock"), databasePath);
-  } catch (error) {
-    throw asDiskError(stateFolder, error);
-  }
 }
 
 /** The name that the database of this state folder has at a destination already, or null. The newest one if it changed. */
@@ -162,9 +151,12 @@ export class LocalState {
     }
   }
 
+  /** Leaves no folder if nothing was ever staged. */
   close(): void {
     this.table?.close();
     this.table = null;
+    if (this.position !== null || this.outbox.files.length > 0) return;
+    rmSync(this.#folder, { recursive: true, force: true });
   }
 
   get #positionPath(): string {

@@ -2,27 +2,85 @@
  * One walsync per database: a lock that the kernel drops when its process dies, however it dies.
  * It is flock(2) on a file of our own, never on a file of the database.
  */
-import { closeSync, ftruncateSync, openSync, readFileSync, writeSync } from "node:fs";
-import { WalsyncError } from "../errors.ts";
+import {
+  closeSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmdirSync,
+  rmSync,
+  writeSync,
+} from "node:fs";
+import { basename, join } from "node:path";
+import { asDiskError, isNameOf } from "../durable.ts";
+import { errnoOf, WalsyncError } from "../errors.ts";
 import { tryLockFile } from "../libc.ts";
 
 export interface HeldLock {
   release(): void;
 }
 
-/** Takes the lock file at `path`. Throws E_LOCKED and names the holder if another process has it. */
-export function acquireLock(path: string, databasePath: string): HeldLock {
-  const fd = openSync(path, "a+", 0o600);
-  if (!tryLockFile(fd)) {
-    const holder = readFileSync(path, "utf8").trim();
-    closeSync(fd);
-    throw new WalsyncError(
-      "E_LOCKED",
-      `${databasePath}: expected to be its only watcher, found ${holder === "" ? "another walsync" : holder}`,
-      { hint: "Stop that process first. One process can watch any number of databases." },
-    );
-  }
+/**
+ * Takes the lock in `folder`, making the folder. Throws E_LOCKED and names the holder if another process has it, E_DISK.
+ * A folder that holds nothing else when the lock is released goes with it.
+ */
+export function acquireLock(folder: string, databasePath: string): HeldLock {
+  const path = join(folder, LOCK_FILE);
+  const fd = openLocked(folder, path, databasePath);
   ftruncateSync(fd);
   writeSync(fd, `walsync, process ${process.pid}\n`);
-  return { release: () => closeSync(fd) };
+  return {
+    release: () => {
+      removeIfAlone(folder, path);
+      closeSync(fd);
+    },
+  };
+}
+
+// --- internal ---
+
+const LOCK_FILE = "lock";
+/** Each one means that another process removed the file in between. */
+const ATTEMPTS = 10;
+
+function openLocked(folder: string, path: string, databasePath: string): number {
+  let gone: unknown;
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    let fd: number;
+    try {
+      mkdirSync(folder, { recursive: true, mode: 0o700 });
+      fd = openSync(path, "a+", 0o600);
+    } catch (error) {
+      // Making a folder that is removed at the same moment fails in either way.
+      if (errnoOf(error) !== "ENOENT" && errnoOf(error) !== "EEXIST") throw asDiskError(folder, error);
+      gone = error;
+      continue;
+    }
+    if (!tryLockFile(fd)) throw heldByAnother(fd, databasePath);
+    if (isNameOf(path, fd)) return fd;
+    closeSync(fd);
+  }
+  throw asDiskError(folder, gone);
+}
+
+function heldByAnother(fd: number, databasePath: string): WalsyncError {
+  const holder = readFileSync(fd, "utf8").trim();
+  closeSync(fd);
+  const found = holder === "" ? "another walsync" : holder;
+  return new WalsyncError("E_LOCKED", `${databasePath}: expected to be its only watcher, found ${found}`, {
+    hint: "Stop that process first. One process can watch any number of databases.",
+  });
+}
+
+/** Nothing was ever replicated from here: leave no trace. While the lock is held nobody else can own the file. */
+function removeIfAlone(folder: string, path: string): void {
+  try {
+    if (readdirSync(folder).some((name) => name !== basename(path))) return;
+    rmSync(path, { force: true });
+    rmdirSync(folder);
+  } catch {
+    // A folder that stays is no fault: the next start uses it.
+  }
 }

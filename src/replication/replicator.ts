@@ -15,8 +15,8 @@ import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
-import { LocalState, lockDatabase } from "./local-state.ts";
-import type { HeldLock } from "./lock.ts";
+import { LocalState } from "./local-state.ts";
+import { acquireLock, type HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt } from "./outbox.ts";
 import { planCapture, type ResyncReason } from "./plan.ts";
@@ -96,7 +96,7 @@ export class Replicator {
       const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
       cleanUp.push(() => database.close());
       if (this.#lock === null) {
-        this.#lock = lockDatabase(stateFolder, path);
+        this.#lock = acquireLock(stateFolder, path);
         cleanUp.push(() => this.#releaseLock());
       }
       const state = new LocalState(stateFolder, destination.url, name);

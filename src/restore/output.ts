@@ -2,9 +2,9 @@
  * Where a restore writes: a file beside the output, locked while it is written, that gets the output's name when it is
  * proven. A restore that was killed leaves that file behind; the next one to the same output removes it.
  */
-import { closeSync, existsSync, fstatSync, linkSync, mkdirSync, openSync, rmSync, statSync } from "node:fs";
+import { closeSync, existsSync, linkSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { asDiskError, renameDurably, syncFolder } from "../durable.ts";
+import { asDiskError, isNameOf, renameDurably, syncFolder } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
 import { tryLockFile } from "../libc.ts";
 
@@ -45,7 +45,7 @@ export class RestoreOutput {
 
   /** Ends the claim. What was not published is removed. */
   close(): void {
-    if (isFile(this.tempPath, this.fd)) rmSync(this.tempPath, { force: true });
+    if (isNameOf(this.tempPath, this.fd)) rmSync(this.tempPath, { force: true });
     closeSync(this.fd);
   }
 
@@ -97,7 +97,7 @@ function claimFile(temp: string, path: string): number {
       break;
     }
     // Only who holds the lock of the file that has the name now may use it, or remove it.
-    const isOurs = isFile(temp, fd);
+    const isOurs = isNameOf(temp, fd);
     if (made !== null && isOurs) return fd;
     if (isOurs) rmSync(temp, { force: true });
     closeSync(fd);
@@ -115,12 +115,6 @@ function openIf(errno: string, path: string, flags: string): number | null {
     if (errnoOf(error) === errno) return null;
     throw error;
   }
-}
-
-function isFile(path: string, fd: number): boolean {
-  const named = statSync(path, { throwIfNoEntry: false });
-  const opened = fstatSync(fd);
-  return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
 }
 
 function outputExists(path: string): WalsyncError {

@@ -280,14 +280,16 @@ function openDatabaseFile(path: string): number {
   const fd = openSync(path, "r");
   const header = Buffer.alloc(DATABASE_HEADER_SIZE);
   const filled = readSync(fd, header, 0, DATABASE_HEADER_SIZE, 0);
-  if (header.toString("latin1", 0, 16) === SQLITE_MAGIC && isValidPageSize(pageSizeOf(header))) return fd;
+  const isDatabase = filled === DATABASE_HEADER_SIZE && header.toString("latin1", 0, 16) === SQLITE_MAGIC;
+  if (isDatabase && isValidPageSize(pageSizeOf(header))) return fd;
   closeSync(fd);
   if (filled === 0) {
     throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found an empty file`, {
       hint: "Start walsync once the application has created its tables.",
     });
   }
-  throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found other bytes`, {
+  const found = filled < DATABASE_HEADER_SIZE ? `${filled} bytes` : "other bytes";
+  throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found ${found}`, {
     hint: "Check the path. Encrypted databases are not supported.",
   });
 }
