@@ -40,7 +40,7 @@ export class Outbox {
     this.#folder = folder;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const names = readdirSync(folder);
-    for (const name of names) if (name.endsWith(".tmp")) rmSync(join(folder, name), { force: true });
+    for (const name of names) if (name.includes(".tmp")) rmSync(join(folder, name), { force: true });
     this.#files = names.map((name) => describe(folder, name)).filter((file) => file !== null);
     this.#files.sort((a, b) => Number(a.maxTxid - b.maxTxid) || Number(b.minTxid - a.minTxid));
     for (const file of this.#files) this.#sizeBytes += file.sizeBytes;

@@ -2,7 +2,7 @@
  * The page checksum table (pages.crc): the CRC-64 of every page at the captured position. It makes the pre- and
  * post-apply checksums of each LTX file exact and lets a resync ship only what changed.
  *
- * File: a 32-byte header, then 8 bytes a page (high word, low word; little-endian), page 1 first. The lock page's entry
+ * File: a 32-byte header, then 8 bytes a page (low word, high word; little-endian), page 1 first. The lock page's entry
  * is zero. Changes reach the file only after the LTX file that carries those pages is staged; the stamp says up to
  * which txid they are durable, and `applyChange` may be repeated for any later file of the outbox.
  */
