@@ -47,14 +47,13 @@ export function nameSources(
   sources: readonly Source[],
   keptName: (path: string) => string | null = () => null,
 ): NamedDatabase[] {
-  const names = new Map<string, string>();
-  const byStem: Source[] = [];
-  for (const source of sources) {
-    const name = source.givenName ?? keptName(source.path) ?? source.nameBelow;
-    if (name === undefined) byStem.push(source);
-    else names.set(source.path, name);
+  const called = sources.filter(({ givenName, nameBelow }) => givenName === undefined && nameBelow === undefined);
+  // Also those that keep a name from before: what one is called must not depend on how far the others have come.
+  const names = distinguish(called.map(({ path }) => path));
+  for (const { path, givenName, nameBelow } of sources) {
+    const name = givenName ?? keptName(path) ?? nameBelow;
+    if (name !== undefined) names.set(path, name);
   }
-  for (const [path, name] of distinguish(byStem.map((source) => source.path))) names.set(path, name);
   const owners = new Map<string, string>();
   for (const { path } of sources) {
     const name = names.get(path)!;

@@ -50,6 +50,23 @@ describe("files", () => {
     expect(nameSources(findSources([`given=${shop}`]), kept)[0]!.name).toBe("given");
   });
 
+  test("are called the same, whichever of the others have a name from before", () => {
+    const all = [romneys!, smiths!, data!];
+    const names = ["romneys/app", "smiths/app", "data/app"];
+    for (let kept = 0; kept < 8; kept++) {
+      const keptName = (path: string) => (((kept >> all.indexOf(path)) & 1) === 1 ? names[all.indexOf(path)]! : null);
+      expect(nameSources(findSources(all), keptName).map(({ name }) => name)).toEqual(names);
+    }
+  });
+
+  test("that are added later make way for one that has the short name", () => {
+    const keptName = (path: string) => (path === romneys ? "app" : null);
+    expect(nameSources(findSources([romneys!, smiths!]), keptName).map(({ name }) => name)).toEqual([
+      "app",
+      "smiths/app",
+    ]);
+  });
+
   test("named twice are one database, and the given name wins", () => {
     expect(namesOf(shop, `blog=${shop}`, shop)).toEqual(["blog"]);
     symlinkSync(shop, join(dir, "link.db"));
