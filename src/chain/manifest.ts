@@ -40,12 +40,11 @@ export async function readManifest(
   const body = await destination.read(manifestKey(name), { signal });
   if (body === null) return null;
   const parts: Buffer[] = [];
-  let sizeBytes = 0;
-  for await (const chunk of body.chunks) {
-    sizeBytes += chunk.byteLength;
-    if (sizeBytes > MANIFEST_SIZE_MAX) throw tooLarge(name);
-    parts.push(Buffer.from(chunk));
+  if (body.sizeBytes > MANIFEST_SIZE_MAX) {
+    await body.chunks[Symbol.asyncIterator]().return?.();
+    throw tooLarge(name);
   }
+  for await (const chunk of body.chunks) parts.push(Buffer.from(chunk));
   return { manifest: parseManifest(Buffer.concat(parts).toString(), name), etag: body.etag };
 }
 
@@ -120,6 +119,7 @@ export function parseManifest(text: string, name: string): Manifest {
 const VERSION = 1;
 /** A chain of a million files. */
 const MANIFEST_SIZE_MAX = 512 * MiB;
+const ISO_TIME = /^([+-]\d\d)?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/;
 const HEX_16 = /^[0-9a-f]{16}$/;
 const HEX_64 = /^[0-9a-f]{64}$/;
 const FILE_NAME = /^[0-9]{8,20}-[0-9]{8,20}\.ltx$/;
@@ -160,7 +160,7 @@ function requireInteger(values: Values, field: string): number {
 
 function requireTime(values: Values, field: string): number {
   const value = values[field];
-  const ms = typeof value === "string" ? Date.parse(value) : Number.NaN;
+  const ms = typeof value === "string" && ISO_TIME.test(value) ? Date.parse(value) : Number.NaN;
   if (Number.isFinite(ms)) return ms;
   throw new RangeError(`${field}: expected a time in ISO 8601, found ${JSON.stringify(value)}`);
 }

@@ -42,9 +42,7 @@ export function planChain(database: string, files: readonly ChainFile[], target:
       if (file.maxTxid <= goal && (furthest === null || file.maxTxid >= furthest.maxTxid)) furthest = file;
     }
     if (furthest === null || furthest.maxTxid <= reached) {
-      if (target !== null && increments.some((file) => file.minTxid <= goal && file.maxTxid > goal)) {
-        throw notARestorePoint(database, files, goal);
-      }
+      if (target !== null && isInsideOnly(files, goal)) throw notARestorePoint(database, files, goal);
       throw gapAfter(database, increments, reached);
     }
     chain.push(furthest);
@@ -67,6 +65,13 @@ function newestSnapshot(files: readonly ChainFile[], goal: Txid): ChainFile | nu
       found = file;
   }
   return found;
+}
+
+/** True for a txid that files hold only together with later ones: merged or pruned, so that it is no restore point. */
+function isInsideOnly(files: readonly ChainFile[], txid: Txid): boolean {
+  return (
+    !files.some((file) => file.maxTxid === txid) && files.some((file) => file.minTxid <= txid && file.maxTxid > txid)
+  );
 }
 
 /** Among files of one reach the narrower one comes last: it is the cheaper one. */

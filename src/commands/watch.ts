@@ -35,12 +35,12 @@ export default defineWalsyncCommand({
     ...DESTINATION_FLAGS,
     "wal-sync-interval": {
       type: "duration",
-      default: "1",
+      default: "1s",
       description: "capture at most this often; 0 captures every change at once",
     },
     "snapshot-interval": {
       type: "duration",
-      default: "3600",
+      default: "1h",
       description: "time between snapshots of a database that changes; 0 takes only the first",
     },
     "min-checkpoint-pages": {
@@ -51,7 +51,7 @@ export default defineWalsyncCommand({
     },
     "checkpoint-interval": {
       type: "duration",
-      default: "60",
+      default: "1m",
       description: "and at the latest after this time",
     },
     "max-outbox": {
@@ -61,7 +61,7 @@ export default defineWalsyncCommand({
     },
     "shutdown-timeout": {
       type: "duration",
-      default: "5",
+      default: "5s",
       description: "time at SIGTERM or SIGINT to ship what is left",
     },
     "restore-if-missing": {

@@ -42,6 +42,14 @@ describe("the planned chain", () => {
     ["no snapshot", ["2-2", "3-3"], null, "E_CHAIN_GAP", /increments only/],
     ["a target before the first snapshot", ["1-5", "6-6"], 3n, "E_NOT_FOUND", /first at 5/],
     ["a target within a merged file", ["1-1", "2-5"], 3n, "E_NOT_FOUND", /txid 3/],
+    [
+      "a restore point behind a gap that a merged file goes over",
+      ["1-1", "5-5", "3-8"],
+      5n,
+      "E_CHAIN_GAP",
+      /0000000000000002/,
+    ],
+    ["a target that was pruned", ["1-1", "1-9"], 5n, "E_NOT_FOUND", /txid 5/],
     ["a target behind the end", ["1-1", "2-2"], 3n, "E_NOT_FOUND", /txid 3/],
   ])("cannot be made of %s", (_, given, target, code, message) => {
     const plan = () => planChain("app", files(...given), target);

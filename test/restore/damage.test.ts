@@ -118,7 +118,7 @@ describe("missing objects", () => {
       rmSync(pathOf(name));
       const [minTxid, maxTxid] = rangeOf(name);
       const errors = await expectExactOr(["E_CHAIN_GAP", "E_NOT_FOUND"]);
-      if (name === nameOf(2n, 2n)) expect(errors).toEqual(["E_CHAIN_GAP at 2", "E_CHAIN_GAP at 3"]);
+      if (name === nameOf(2n, 2n)) expect(errors).toEqual(["E_NOT_FOUND at 2", "E_CHAIN_GAP at 3"]);
       if (name === nameOf(6n, 6n)) {
         expect(errors).toEqual(["E_CHAIN_GAP at 6", "E_CHAIN_GAP at 7"]);
         expect(await outcomeOf(chain, output, { kind: "newest" })).toBe("E_CHAIN_GAP");
