@@ -35,12 +35,12 @@ export default defineWalsyncCommand({
     ...DESTINATION_FLAGS,
     "wal-sync-interval": {
       type: "duration",
-      default: "1s",
+      default: "1",
       description: "capture at most this often; 0 captures every change at once",
     },
     "snapshot-interval": {
       type: "duration",
-      default: "1h",
+      default: "3600",
       description: "time between snapshots of a database that changes; 0 takes only the first",
     },
     "min-checkpoint-pages": {
@@ -51,7 +51,7 @@ export default defineWalsyncCommand({
     },
     "checkpoint-interval": {
       type: "duration",
-      default: "1m",
+      default: "60",
       description: "and at the latest after this time",
     },
     "max-outbox": {
@@ -61,7 +61,7 @@ export default defineWalsyncCommand({
     },
     "shutdown-timeout": {
       type: "duration",
-      default: "5s",
+      default: "5",
       description: "time at SIGTERM or SIGINT to ship what is left",
     },
     "restore-if-missing": {

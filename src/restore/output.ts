@@ -22,7 +22,7 @@ export class RestoreOutput {
   constructor(output: string, force: boolean) {
     this.#path = resolve(output);
     this.#force = force;
-    this.tempPath = `${this.#path}.restoring`;
+    this.tempPath = `${this.#path}.tmp-restore`;
     requireFreeOutput(this.#path, force);
     try {
       mkdirSync(dirname(this.#path), { recursive: true });

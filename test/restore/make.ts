@@ -84,6 +84,6 @@ export async function outcomeOf(chain: MadeChain, output: string, target: Restor
     },
   );
   rmSync(output, { force: true });
-  if (existsSync(`${output}.restoring`)) throw new Error(`${output}.restoring: expected nothing, found a file`);
+  if (existsSync(`${output}.tmp-restore`)) throw new Error(`${output}.tmp-restore: expected nothing, found a file`);
   return outcome;
 }

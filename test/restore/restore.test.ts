@@ -144,7 +144,7 @@ describe("a restore that ends early", () => {
     for await (const _ of child.stdout) break; // It has begun to write.
     child.kill("SIGKILL");
     await child.exited;
-    expect(readdirSync(join(output, ".."))).toEqual(["restored.db.restoring"]);
+    expect(readdirSync(join(output, ".."))).toEqual(["restored.db.tmp-restore"]);
     await restoreTo(chain, output, { kind: "newest" });
     expect(readdirSync(join(output, ".."))).toEqual(["restored.db"]);
     expect(Buffer.compare(readFileSync(output), chain.states.get(newest)!)).toBe(0);
