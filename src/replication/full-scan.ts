@@ -30,9 +30,14 @@ export interface StagedScan {
 }
 
 export interface ScanOptions {
+  /** Give up with `GaveWay` when a checkpoint of another process waits for the pin. */
+  givesWay?: boolean;
   onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   signal?: AbortSignal | undefined;
 }
+
+/** A scan ended early, because its pin was in the way of another process's checkpoint. Nothing was staged. */
+export class GaveWay extends Error {}
 
 /**
  * Pins the newest commit and tells exactly which one it is. Throws E_WAL if the WAL cannot be read up to it.
@@ -159,7 +164,7 @@ async function scanPages(
   database: PinnedDatabase,
   state: PinnedState,
   visit: PageVisitor,
-  { onProgress, signal }: ScanOptions,
+  { givesWay = false, onProgress, signal }: ScanOptions,
 ): Promise<bigint> {
   const { commit } = state.head;
   const total = new ChecksumAccumulator();
@@ -175,6 +180,7 @@ async function scanPages(
     onProgress?.(last * database.pageSize, commit * database.pageSize);
     await nextTurn();
     signal?.throwIfAborted();
+    if (givesWay && last < commit && database.isCheckpointWaiting()) throw new GaveWay();
   }
   return total.value();
 }

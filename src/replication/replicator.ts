@@ -9,12 +9,14 @@ import { readManifest } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
-import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
+import { asFault, FaultLog, replaced } from "./faults.ts";
+import { GaveWay, type ScanOptions } from "./full-scan.ts";
 import { LocalState } from "./local-state.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
@@ -54,11 +56,11 @@ export class Replicator {
   #closing: Promise<void> | null = null;
   #failure: WalsyncError | null = null;
   #wasOpen = false;
-  /** Message of the last fault that was reported, so that each is reported once. */
-  #reported = "";
+  readonly #faults: FaultLog;
 
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
+    this.#faults = new FaultLog(setup.name, setup.path);
     this.path = setup.path;
     this.name = setup.name;
   }
@@ -148,7 +150,7 @@ export class Replicator {
           this.begin();
           this.#failure = null;
           logEvent("info", "database is back", { database: this.name, path: this.path });
-          this.#reported = "";
+          this.#faults.clear();
           return nowMs;
         default:
           return Number.POSITIVE_INFINITY;
@@ -235,7 +237,7 @@ export class Replicator {
       logEvent("debug", "captured", { database: this.name, txid: file.maxTxid, commits, sizeBytes: file.sizeBytes });
     }
     if (tended.captured.length > 0) {
-      this.#reported = "";
+      this.#faults.clear();
       open.delivery.start();
     }
     switch (tended.next.kind) {
@@ -269,8 +271,7 @@ export class Replicator {
     const event = "capture pauses: the outbox is full";
     const { sizeBytes } = state.outbox;
     const totalBytes = this.#setup.policy.maxOutboxBytes;
-    if (this.#reported !== event) logEvent("error", event, { database: this.name, sizeBytes, totalBytes });
-    this.#reported = event;
+    this.#faults.reportOnce(event, { sizeBytes, totalBytes });
   }
 
   #newDelivery(state: LocalState): Delivery {
@@ -321,7 +322,7 @@ export class Replicator {
     this.#open?.failConnected(error);
     if (error instanceof WalsyncError && error.code === "E_FENCED") {
       this.#phase = { kind: "fenced", error };
-      this.#report("stopped: another writer owns the name", error);
+      this.#faults.report("stopped: another writer owns the name", error);
       void this.#close();
       this.onWake();
       return;
@@ -361,45 +362,77 @@ export class Replicator {
   }
 
   async #runSnapshot(open: OpenDatabase): Promise<void> {
-    const { database, state, delivery, stop } = open;
     if (open.snapshotQueued) return;
     open.snapshotQueued = true;
     open.snapshotNotBeforeMs = monotonicMs() + SNAPSHOT_RETRY_MS;
     try {
-      await this.#setup.scans.run(async () => {
-        stop.signal.throwIfAborted();
-        if (this.#phase.kind !== "live") return;
-        if (open.yieldedAtMs !== null) open.takePinBack();
-        open.scanning = true;
-        const options = { signal: stop.signal, onProgress: this.#setup.onScanProgress };
+      await this.#setup.scans.run(() => this.#snapshotWhileLive(open), open.stop.signal);
+    } finally {
+      open.snapshotQueued = false;
+    }
+    open.delivery.start();
+    this.onWake();
+  }
+
+  async #snapshotWhileLive(open: OpenDatabase): Promise<void> {
+    const { database, state, stop } = open;
+    for (let restarts = 0; ; restarts++) {
+      stop.signal.throwIfAborted();
+      if (this.#phase.kind !== "live") return;
+      if (open.yieldedAtMs !== null) open.takePinBack();
+      open.scanning = true;
+      try {
+        const options = this.#scanOptions(open, restarts);
         const outcome = await snapshot(database, state, state.position!, options);
         open.notePin();
         if (outcome.kind === "resync") this.#startResync(open, outcome.reason);
         else open.snapshotNotBeforeMs = monotonicMs() + this.#setup.policy.snapshotIntervalMs;
-      }, stop.signal);
-    } finally {
-      open.scanning = false;
-      open.snapshotQueued = false;
+        return;
+      } catch (error) {
+        if (!(error instanceof GaveWay)) throw error;
+      } finally {
+        open.scanning = false;
+      }
+      // What was committed since the pin was taken must be captured before it is let go.
+      open.notePin();
+      this.#tickLive(open, monotonicMs(), true);
+      if (this.#isLive()) await this.#giveWay(open);
     }
-    delivery.start();
-    this.onWake();
   }
 
   /** Runs a scan after which captures begin, or begin again. */
-  async #scan(
-    open: OpenDatabase,
-    action: (options: { signal: AbortSignal; onProgress: ReplicatorSetup["onScanProgress"] }) => Promise<unknown>,
-  ): Promise<void> {
+  async #scan(open: OpenDatabase, action: (options: ScanOptions) => Promise<unknown>): Promise<void> {
     const { signal } = open.stop;
     this.#phase = { kind: "scanning" };
-    await this.#setup.scans.run(() => {
-      signal.throwIfAborted();
-      return action({ signal, onProgress: this.#setup.onScanProgress });
+    await this.#setup.scans.run(async () => {
+      for (let restarts = 0; ; restarts++) {
+        signal.throwIfAborted();
+        try {
+          return await action(this.#scanOptions(open, restarts));
+        } catch (error) {
+          if (!(error instanceof GaveWay)) throw error;
+          await this.#giveWay(open);
+        }
+      }
     }, signal);
     signal.throwIfAborted();
     open.notePin();
     this.#phase = { kind: "live" };
     this.onWake();
+  }
+
+  #scanOptions(open: OpenDatabase, restarts: number): ScanOptions {
+    return { signal: open.stop.signal, onProgress: this.#setup.onScanProgress, givesWay: restarts < SCAN_RESTARTS };
+  }
+
+  async #giveWay(open: OpenDatabase): Promise<void> {
+    logEvent("debug", "scan gives way to a checkpoint", { database: this.name });
+    await open.yieldPin();
+  }
+
+  /** Asked after something that may have changed the phase. */
+  #isLive(): boolean {
+    return this.#phase.kind === "live";
   }
 
   #onTaskError(error: unknown): void {
@@ -415,22 +448,14 @@ export class Replicator {
     const fault = asFault(this.path, error);
     const retryAtMs = nowMs + RETRY_MS;
     if (fault.code === "E_DISK" && this.#phase.kind === "live") {
-      this.#report("capture pauses", fault);
+      this.#faults.report("capture pauses", fault);
       return retryAtMs;
     }
     this.#failure = fault;
-    if (this.#setup.patience === "endless") this.#report("database failed", fault);
+    if (this.#setup.patience === "endless") this.#faults.report("database failed", fault);
     this.#phase = { kind: "failed", retryAtMs };
     void this.#close();
     return retryAtMs;
-  }
-
-  #report(event: string, error: unknown): void {
-    const message = messageOf(error);
-    if (message === this.#reported) return;
-    this.#reported = message;
-    const { code, hint } = error instanceof WalsyncError ? error : { code: undefined, hint: undefined };
-    logEvent("error", event, { database: this.name, path: this.path, code, error: message, hint });
   }
 
   async #close(): Promise<void> {
@@ -469,17 +494,6 @@ type Phase =
 
 const RETRY_MS = 10_000;
 const SNAPSHOT_RETRY_MS = 60_000;
+/** A scan begins anew for a checkpoint that waits, this often; then the checkpoint waits, or the scan would never end. */
+const SCAN_RESTARTS = 3;
 const CLOSING_MS = 20;
-
-function replaced(path: string): WalsyncError {
-  return new WalsyncError("E_DATABASE", `${path}: expected the file that was opened, found another one or none`, {
-    hint: "walsync opens the new file and compares it with what was shipped.",
-  });
-}
-
-/** A fault of SQLite or of the file system as E_DATABASE. Throws what is neither: that is a bug. */
-function asFault(path: string, error: unknown): WalsyncError {
-  if (error instanceof WalsyncError) return error;
-  if (errnoOf(error) === undefined) throw error;
-  return new WalsyncError("E_DATABASE", `${path}: cannot be read: ${messageOf(error)}`, { cause: error });
-}

@@ -4,6 +4,7 @@ import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
 import { copyFileSync, readdirSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { PinnedDatabase } from "../../src/sqlite/database.ts";
 import { tempDir } from "../support/temp.ts";
 import { Host } from "./host.ts";
 
@@ -437,6 +438,50 @@ describe("snapshots", () => {
     await host.settle();
     expect(second).toBe(first);
   });
+});
+
+describe("a scan of a large database", () => {
+  const { isCheckpointWaiting } = PinnedDatabase.prototype;
+  afterEach(() => {
+    PinnedDatabase.prototype.isCheckpointWaiting = isCheckpointWaiting;
+  });
+  const gaveWay = (host: Host) => host.log.filter((line) => line.includes("gives way")).length;
+
+  /** A host with more pages than are read in one go; a checkpoint waits whenever `isWaiting` says so. */
+  async function largeHost(isWaiting: () => boolean): Promise<Host> {
+    const host = makeHost();
+    host.create();
+    host.insert(8, 1 << 20);
+    PinnedDatabase.prototype.isCheckpointWaiting = isWaiting;
+    await host.start();
+    return host;
+  }
+
+  test.each([
+    ["once", 1],
+    ["again and again: then the checkpoint waits", 1e9],
+  ])(
+    "gives way to a checkpoint %s, and is right in the end",
+    async (_, times) => {
+      let left = times;
+      const host = await largeHost(() => left-- > 0);
+      await expectNewest(host);
+      expect(gaveWay(host)).toBe(Math.min(times, 3));
+      host.insert(3, 5000);
+      await host.settle();
+      left = times;
+      const { txid } = host;
+      const snapshot = host.replicator.snapshot();
+      host.insert(2, 5000);
+      await snapshot;
+      await host.settle();
+      left = 0;
+      await expectNewest(host);
+      const content = await host.restored({ kind: "txid", txid });
+      expect(content.length).toBeGreaterThan(8 << 20);
+    },
+    20_000,
+  );
 });
 
 describe("the user's database", () => {

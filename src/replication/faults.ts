@@ -1,0 +1,50 @@
+/** What can be wrong with a database that is watched, and saying it once. */
+import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { type LogFields, logEvent } from "../log.ts";
+
+/** Reports the faults of one database: each when it begins, not at every try. */
+export class FaultLog {
+  readonly #name: string;
+  readonly #path: string;
+  /** What was reported last. */
+  #last = "";
+
+  constructor(name: string, path: string) {
+    this.#name = name;
+    this.#path = path;
+  }
+
+  report(event: string, error: unknown): void {
+    const { code, hint } = error instanceof WalsyncError ? error : { code: undefined, hint: undefined };
+    const message = messageOf(error);
+    this.#reportOnce(message, event, { path: this.#path, code, error: message, hint });
+  }
+
+  reportOnce(event: string, fields: LogFields): void {
+    this.#reportOnce(event, event, fields);
+  }
+
+  /** Things go well again: the next fault is news. */
+  clear(): void {
+    this.#last = "";
+  }
+
+  #reportOnce(what: string, event: string, fields: LogFields): void {
+    if (what === this.#last) return;
+    this.#last = what;
+    logEvent("error", event, { database: this.#name, ...fields });
+  }
+}
+
+export function replaced(path: string): WalsyncError {
+  return new WalsyncError("E_DATABASE", `${path}: expected the file that was opened, found another one or none`, {
+    hint: "walsync opens the new file and compares it with what was shipped.",
+  });
+}
+
+/** A fault of SQLite or of the file system as E_DATABASE. Throws what is neither: that is a bug. */
+export function asFault(path: string, error: unknown): WalsyncError {
+  if (error instanceof WalsyncError) return error;
+  if (errnoOf(error) === undefined) throw error;
+  return new WalsyncError("E_DATABASE", `${path}: cannot be read: ${messageOf(error)}`, { cause: error });
+}
