@@ -13,16 +13,20 @@ export function observeDurableSteps(observer: ((step: DurableStep, path: string)
   announce = observer ?? (() => {});
 }
 
-/** Makes the contents of an open file durable. `path` is what it is called. */
+/** Makes the contents of an open file durable. `path` is what it is called. Throws E_DISK. */
 export function syncFile(fd: number, path: string): void {
-  announce("sync", path);
-  fsyncSync(fd);
+  onDisk(path, () => {
+    announce("sync", path);
+    fsyncSync(fd);
+  });
 }
 
-/** Removes a file, if it is there. */
+/** Removes a file, if it is there. Throws E_DISK. */
 export function removeFile(path: string): void {
-  announce("remove", path);
-  rmSync(path, { force: true });
+  onDisk(path, () => {
+    announce("remove", path);
+    rmSync(path, { force: true });
+  });
 }
 
 /**
@@ -46,20 +50,26 @@ export function writeFileDurably(path: string, bytes: Uint8Array): void {
   }
 }
 
-/** Renames within one folder and makes the new name durable. */
+/** Renames within one folder and makes the new name durable. Throws E_DISK. */
 export function renameDurably(from: string, to: string): void {
-  announce("rename", to);
-  renameSync(from, to);
-  syncFolder(dirname(to));
+  onDisk(to, () => {
+    announce("rename", to);
+    renameSync(from, to);
+    syncFolder(dirname(to));
+  });
 }
 
+/** Makes the names in a folder durable. Throws E_DISK. */
 export function syncFolder(path: string): void {
-  const fd = openSync(path, "r");
-  try {
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
+  onDisk(path, () => {
+    const fd = openSync(path, "r");
+    try {
+      announce("sync", path);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+  });
 }
 
 /** True if `path` names the open file: nobody removed or replaced it since. */
@@ -69,9 +79,9 @@ export function isNameOf(path: string, fd: number): boolean {
   return named !== undefined && named.ino === opened.ino && named.dev === opened.dev;
 }
 
-/** Announces a write that is not durable yet, but that a crash leaves half done. */
+/** Announces a write that is not durable yet, but that a crash leaves half done. Throws E_DISK if the observer does. */
 export function announceWrite(path: string): void {
-  announce("write", path);
+  onDisk(path, () => announce("write", path));
 }
 
 /** Writes all of `bytes`, going on after short writes: at `position`, or where the descriptor is. */
@@ -93,6 +103,14 @@ export function asDiskError(path: string, error: unknown): WalsyncError {
 }
 
 // --- internal ---
+
+function onDisk(path: string, action: () => void): void {
+  try {
+    action();
+  } catch (error) {
+    throw errnoOf(error) === undefined ? error : asDiskError(path, error);
+  }
+}
 
 let announce: (step: DurableStep, path: string) => void = () => {};
 

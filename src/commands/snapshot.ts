@@ -39,6 +39,7 @@ export default defineWalsyncCommand({
       policy: {
         syncIntervalMs: 0,
         snapshotIntervalMs: 0,
+        validationIntervalMs: 0,
         checkpoint: {
           minFrames: Number.POSITIVE_INFINITY,
           intervalMs: Number.POSITIVE_INFINITY,

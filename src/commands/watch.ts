@@ -54,6 +54,11 @@ export default defineWalsyncCommand({
       default: "60",
       description: "and at the latest after this time",
     },
+    "validation-interval": {
+      type: "duration",
+      default: "86400",
+      description: "time between full checks of a database and of the end of its chain; 0 never",
+    },
     "max-outbox": {
       type: "size",
       default: "4GiB",
@@ -151,6 +156,7 @@ const FENCE_FACTOR = 4;
 interface PolicyFlags {
   walSyncInterval: number;
   snapshotInterval: number;
+  validationInterval: number;
   minCheckpointPages: number;
   checkpointInterval: number;
   maxOutbox: number;
@@ -161,6 +167,7 @@ function policyOf(flags: PolicyFlags): ReplicationPolicy {
   return {
     syncIntervalMs: flags.walSyncInterval,
     snapshotIntervalMs: flags.snapshotInterval,
+    validationIntervalMs: flags.validationInterval,
     checkpoint: {
       minFrames: flags.minCheckpointPages,
       intervalMs: flags.checkpointInterval,

@@ -31,6 +31,8 @@ export interface ReplicationPolicy {
   syncIntervalMs: number;
   /** A snapshot this long after the one before, if anything changed; 0 never. */
   snapshotIntervalMs: number;
+  /** The whole database, and the end of the chain at the destination, are checked this long after the last time; 0 never. */
+  validationIntervalMs: number;
   checkpoint: CheckpointPolicy;
   /** Bytes in the outbox at which capture pauses. */
   maxOutboxBytes: number;
@@ -42,6 +44,7 @@ export interface Tended {
   next:
     | { kind: "wait"; untilMs: number }
     | { kind: "snapshot" }
+    | { kind: "validate" }
     /** Everything is captured, and a checkpoint of the application may be waiting for our pin. */
     | { kind: "yield" }
     | { kind: "resync"; reason: ResyncReason }
@@ -177,21 +180,36 @@ const BACKLOG_MS_PER_FILE = 10;
 const BACKLOG_INTERVAL_MAX_MS = 60_000;
 /** Everything is captured, and copied back as far as it goes: what comes next. */
 function planWait(open: OpenDatabase, policy: ReplicationPolicy, head: WalIndexHead, nowMs: number): Tended["next"] {
-  const { captured, snapshotTxid, snapshotAtMs } = open.state.position!;
+  const { position, outbox } = open.state;
+  const { captured, shippedTxid, snapshotTxid, snapshotAtMs, snapshotPageSize, validatedAtMs } = position!;
   let untilMs = open.nextLookMs(nowMs);
   if (head.frameCount > head.backfilled) {
     const checkpointAtMs = open.lastCheckpointMs + policy.checkpoint.intervalMs;
     untilMs = Math.min(untilMs, open.quietFromMs + QUIET_MS, checkpointAtMs);
   }
-  if (policy.snapshotIntervalMs > 0 && snapshotTxid > 0n && captured.txid > snapshotTxid && !open.snapshotQueued) {
-    // The age is of the host's clock, and may be nonsense after that has jumped back: a snapshot mends it.
-    const ageMs = Date.now() - snapshotAtMs;
-    const leftMs = ageMs < -policy.snapshotIntervalMs ? 0 : policy.snapshotIntervalMs - ageMs;
+  if (open.scanQueued) return { kind: "wait", untilMs };
+  const isOwed = shippedTxid > 0n && snapshotPageSize !== captured.pageSize && !outbox.files.some(isSnapshot);
+  const isPeriodic = policy.snapshotIntervalMs > 0 && snapshotTxid > 0n && captured.txid > snapshotTxid;
+  if (isOwed || isPeriodic) {
+    const leftMs = isOwed ? 0 : leftOf(policy.snapshotIntervalMs, snapshotAtMs);
     const dueMs = Math.max(nowMs + leftMs, open.snapshotNotBeforeMs);
     if (nowMs >= dueMs) return { kind: "snapshot" };
     untilMs = Math.min(untilMs, dueMs);
   }
+  if (policy.validationIntervalMs > 0) {
+    const dueMs = Math.max(nowMs + leftOf(policy.validationIntervalMs, validatedAtMs), open.validationNotBeforeMs);
+    if (nowMs >= dueMs) return { kind: "validate" };
+    untilMs = Math.min(untilMs, dueMs);
+  }
   return { kind: "wait", untilMs };
+}
+
+const isSnapshot = (file: OutboxFile): boolean => file.minTxid === 1n;
+
+/** Ms that are left of an interval since `atMs` of the host's clock. After a jump back of that clock none is. */
+function leftOf(intervalMs: number, atMs: number): number {
+  const ageMs = Date.now() - atMs;
+  return ageMs < -intervalMs ? 0 : intervalMs - ageMs;
 }
 
 /** Captures what is left while writers wait, and rests the pin at mark 0. */

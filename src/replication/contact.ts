@@ -15,6 +15,7 @@ export interface RemoteEnd {
   /** Database checksum after it. */
   checksum: bigint;
   timestampMs: number;
+  pageSize: number;
   /** The newest snapshot, and when it was written; 0 if there is none. */
   snapshotTxid: Txid;
   snapshotAtMs: number;
@@ -59,6 +60,7 @@ export async function readRemoteEnd(
     txid: last.maxTxid,
     checksum: trailer.postApplyChecksum,
     timestampMs: header.timestampMs,
+    pageSize: header.pageSize,
     snapshotTxid: snapshot?.maxTxid ?? 0n,
     snapshotAtMs: snapshot?.modifiedAt.getTime() ?? 0,
     whole: isWhole(name, chain.files),

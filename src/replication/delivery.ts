@@ -90,6 +90,12 @@ export class Delivery {
       });
   }
 
+  /** Asks the destination anew where the chain ends: `onContact` tells what that means. */
+  askAgain(): void {
+    this.#knownAtMs = 0;
+    this.start();
+  }
+
   /**
    * Waits until everything in the outbox is shipped and listed in the manifest, or `deadline` aborts. Throws the error of
    * a manifest that could not be written.
@@ -146,9 +152,10 @@ export class Delivery {
     const { position } = this.#state;
     if (position === null) return;
     if (claimsTxid(file) && file.maxTxid > position.shippedTxid) position.shippedTxid = file.maxTxid;
-    if (file.minTxid === 1n && file.maxTxid > position.snapshotTxid) {
+    if (file.minTxid === 1n && file.maxTxid >= position.snapshotTxid) {
       position.snapshotTxid = file.maxTxid;
       position.snapshotAtMs = shipped.timestampMs;
+      position.snapshotPageSize = shipped.pageSize;
     }
     this.#state.save();
     this.#unlisted.push({

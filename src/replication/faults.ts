@@ -42,6 +42,13 @@ export function replaced(path: string): WalsyncError {
   });
 }
 
+/** Pages are not what the transactions of the WAL made of them. */
+export function changed(path: string): WalsyncError {
+  return new WalsyncError("E_INTEGRITY", `${path}: expected the pages that were captured, found others`, {
+    hint: "Something wrote to the file without SQLite, or the disk is failing: run PRAGMA integrity_check. What differs is shipped.",
+  });
+}
+
 /** A fault of SQLite or of the file system as E_DATABASE. Throws what is neither: that is a bug. */
 export function asFault(path: string, error: unknown): WalsyncError {
   if (error instanceof WalsyncError) return error;

@@ -132,6 +132,11 @@ export function fillTable(
   return scanPages(database, state, (pgno, _page, sum) => table.add(pgno, sum.hi, sum.lo), options);
 }
 
+/** The database checksum alone. */
+export function scanChecksum(database: PinnedDatabase, state: PinnedState, options: ScanOptions = {}): Promise<bigint> {
+  return scanPages(database, state, () => {}, options);
+}
+
 // --- internal ---
 
 const PIN_ATTEMPTS = 50;

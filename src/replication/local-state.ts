@@ -11,7 +11,7 @@ import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { assert } from "../assert.ts";
 import { KiB } from "../bytes.ts";
-import { asDiskError } from "../durable.ts";
+import { asDiskError, removeFile } from "../durable.ts";
 import { errnoOf } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
@@ -89,6 +89,15 @@ export class LocalState {
       this.table.close();
       this.table = null;
     }
+  }
+
+  /** Forgets everything: the next contact takes the chain over from where the destination says that it ends. */
+  startOver(): void {
+    this.table?.close();
+    this.table = null;
+    this.position = null;
+    removeFile(this.#positionPath);
+    this.#forget();
   }
 
   /** Our database checksum after the last acknowledged transaction; null if it cannot be told any more. */

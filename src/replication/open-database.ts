@@ -17,6 +17,7 @@ export class OpenDatabase {
   readonly stop = new AbortController();
   /** Settles with first contact. */
   readonly connected: Promise<void>;
+  isConnected = false;
   markConnected: () => void = () => {};
   failConnected: (error: unknown) => void = () => {};
 
@@ -32,11 +33,13 @@ export class OpenDatabase {
   yieldedAtMs: number | null = null;
   /** The name of the database file may have changed hands. */
   checkFile = false;
-  /** A snapshot is being read: the pin must stay where it is. */
+  /** The database is being read: the pin must stay where it is. */
   scanning = false;
-  snapshotQueued = false;
-  /** The next periodic snapshot is not taken before this time. */
+  /** A snapshot or a validation is under way, or waits for its turn. */
+  scanQueued = false;
+  /** The next periodic snapshot, and the next validation, do not begin before these times. */
   snapshotNotBeforeMs = 0;
+  validationNotBeforeMs = 0;
 
   #yieldNotBeforeMs = 0;
   /** The WAL index when the pin was taken. */
@@ -51,7 +54,10 @@ export class OpenDatabase {
     this.quietFromMs = nowMs;
     this.#pinned = database.walIndex();
     this.connected = new Promise((resolve, reject) => {
-      this.markConnected = resolve;
+      this.markConnected = () => {
+        this.isConnected = true;
+        resolve();
+      };
       this.failConnected = reject;
     });
     this.connected.catch(() => {}); // Not everybody waits for it.

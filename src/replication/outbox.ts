@@ -7,6 +7,7 @@ import { join } from "node:path";
 import { assert } from "../assert.ts";
 import { MiB } from "../bytes.ts";
 import { asDiskError, removeFile, renameDurably, syncFile, writeFully } from "../durable.ts";
+import { LtxError } from "../errors.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
@@ -29,6 +30,9 @@ export function claimsTxid(range: TxidRange): boolean {
 export function isSnapshotAt(range: TxidRange, txid: Txid): boolean {
   return range.minTxid === 1n && range.maxTxid === txid;
 }
+
+/** A file of the outbox is not what was staged. It was never acknowledged. */
+export class OutboxDamage extends LtxError {}
 
 export class Outbox {
   readonly #folder: string;

@@ -8,7 +8,7 @@
  */
 import { closeSync, ftruncateSync, openSync, rmSync } from "node:fs";
 import { assert } from "../assert.ts";
-import { announceWrite, renameDurably, syncFile, writeFully } from "../durable.ts";
+import { announceWrite, asDiskError, renameDurably, syncFile, writeFully } from "../durable.ts";
 import { ChecksumAccumulator } from "../ltx/checksum.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno } from "../page.ts";
@@ -185,7 +185,11 @@ export class PageTableWriter {
   }
 
   #flush(): void {
-    if (this.#filled > 0) writeFully(this.#fd, new Uint8Array(this.#buffer.buffer, 0, this.#filled * 4));
+    try {
+      if (this.#filled > 0) writeFully(this.#fd, new Uint8Array(this.#buffer.buffer, 0, this.#filled * 4));
+    } catch (error) {
+      throw asDiskError(this.#temp, error);
+    }
     this.#filled = 0;
   }
 }

@@ -38,6 +38,10 @@ export interface Position {
   /** Txid and time of the newest snapshot that was shipped; 0 before the first. */
   snapshotTxid: Txid;
   snapshotAtMs: number;
+  /** Its page size. Another one than the database's means that a snapshot is owed: nothing else can be restored; 0 too. */
+  snapshotPageSize: number;
+  /** When the whole database was last read and found to be what is captured. */
+  validatedAtMs: number;
   /** Everything shipped up to this txid is listed in the manifest. */
   manifestTxid: Txid;
   /**

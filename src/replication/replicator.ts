@@ -9,21 +9,22 @@ import { readManifest } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
-import { WalsyncError } from "../errors.ts";
+import { LtxError, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
-import { asFault, FaultLog, replaced } from "./faults.ts";
-import { GaveWay, type ScanOptions } from "./full-scan.ts";
+import { asFault, changed, FaultLog, replaced } from "./faults.ts";
+import type { ScanOptions } from "./full-scan.ts";
 import { LocalState } from "./local-state.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
-import { isSnapshotAt } from "./outbox.ts";
+import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
 import { planCapture, type ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
-import { beginChain, newLineage, resync, snapshot, takeOver } from "./scans.ts";
+import { type LiveScan, ScanRunner } from "./scan-runner.ts";
+import { beginChain, newLineage, resync, snapshot, takeOver, validate } from "./scans.ts";
 import type { Shipped, UploadProgress } from "./shipper.ts";
 
 export interface ReplicatorSetup {
@@ -57,10 +58,15 @@ export class Replicator {
   #failure: WalsyncError | null = null;
   #wasOpen = false;
   readonly #faults: FaultLog;
+  readonly #scans: ScanRunner;
 
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
     this.#faults = new FaultLog(setup.name, setup.path);
+    this.#scans = new ScanRunner(setup, {
+      isLive: () => this.#phase.kind === "live",
+      captureRest: (open) => void this.#tickLive(open, monotonicMs(), true),
+    });
     this.path = setup.path;
     this.name = setup.name;
   }
@@ -103,7 +109,7 @@ export class Replicator {
       }
       const state = new LocalState(stateFolder, destination.url, name);
       cleanUp.unshift(() => state.close());
-      state.recover(database);
+      this.#recover(state, database);
       this.#open = new OpenDatabase(database, state, this.#newDelivery(state), monotonicMs());
     } catch (error) {
       for (const undo of cleanUp) undo();
@@ -111,6 +117,17 @@ export class Replicator {
     }
     this.#wasOpen = true;
     this.#phase = { kind: this.#open.state.position === null ? "waiting" : "live" };
+  }
+
+  /** What waits in a damaged outbox was never acknowledged, and the database still holds it: begin anew from there. */
+  #recover(state: LocalState, database: PinnedDatabase): void {
+    try {
+      state.recover(database);
+    } catch (error) {
+      if (!(error instanceof LtxError)) throw error;
+      this.#faults.report("the outbox is damaged: the chain goes on with a comparison", error);
+      state.startOver();
+    }
   }
 
   /** Makes first contact in the background, as soon as the destination is ready. */
@@ -246,6 +263,12 @@ export class Replicator {
       case "snapshot":
         this.#startSnapshot(open);
         return open.nextLookMs(nowMs);
+      case "validate":
+        open.inBackground(
+          () => this.#runValidation(open),
+          (error) => this.#onTaskError(error),
+        );
+        return open.nextLookMs(nowMs);
       case "yield":
         open.inBackground(
           async () => {
@@ -311,9 +334,11 @@ export class Replicator {
     }
     const reason = plan.kind === "snapshot" ? plan.reason : remote?.whole === false ? "chain-gap" : null;
     if (reason !== null) {
-      logEvent("warn", "a snapshot replaces what is missing", { database: this.name, reason });
-      this.#startSnapshot(open);
+      logEvent("error", "files are missing at the destination: a snapshot follows", { database: this.name, reason });
+      state.position!.snapshotPageSize = 0;
+      this.onWake();
     }
+    if (open.isConnected) return;
     logEvent("info", "replicating", { database: this.name, path: this.path, txid: state.position!.captured.txid });
     open.markConnected();
   }
@@ -327,12 +352,16 @@ export class Replicator {
       this.onWake();
       return;
     }
-    this.#handle(error, monotonicMs());
+    if (error instanceof OutboxDamage) {
+      this.#faults.report("the outbox is damaged: the chain goes on with a comparison", error);
+      this.#open?.state.startOver();
+      this.#phase = { kind: "failed", retryAtMs: 0 };
+      void this.#close();
+    } else this.#handle(error, monotonicMs());
     this.onWake();
   }
 
   #startResync(open: OpenDatabase, reason: ResyncReason): void {
-    const changedPageSize = open.state.position!.captured.pageSize !== open.database.pageSize;
     logEvent("warn", "comparing the whole database", { database: this.name, reason });
     this.#phase = { kind: "scanning" };
     open.inBackground(
@@ -346,15 +375,13 @@ export class Replicator {
           });
         });
         open.delivery.start();
-        // Pages of two sizes cannot be merged: restoring needs a snapshot to begin with.
-        if (changedPageSize) await this.#runSnapshot(open);
       },
       (error) => this.#onTaskError(error),
     );
   }
 
   #startSnapshot(open: OpenDatabase): void {
-    if (open.snapshotQueued) return;
+    if (open.scanQueued) return;
     open.inBackground(
       () => this.#runSnapshot(open),
       (error) => this.#onTaskError(error),
@@ -362,77 +389,41 @@ export class Replicator {
   }
 
   async #runSnapshot(open: OpenDatabase): Promise<void> {
-    if (open.snapshotQueued) return;
-    open.snapshotQueued = true;
-    open.snapshotNotBeforeMs = monotonicMs() + SNAPSHOT_RETRY_MS;
-    try {
-      await this.#setup.scans.run(() => this.#snapshotWhileLive(open), open.stop.signal);
-    } finally {
-      open.snapshotQueued = false;
-    }
+    open.snapshotNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
+    const done = await this.#scanWhileLive(open, snapshot);
+    const { snapshotIntervalMs } = this.#setup.policy;
+    if (done) open.snapshotNotBeforeMs = monotonicMs() + (snapshotIntervalMs > 0 ? snapshotIntervalMs : SCAN_PAUSE_MS);
     open.delivery.start();
     this.onWake();
   }
 
-  async #snapshotWhileLive(open: OpenDatabase): Promise<void> {
-    const { database, state, stop } = open;
-    for (let restarts = 0; ; restarts++) {
-      stop.signal.throwIfAborted();
-      if (this.#phase.kind !== "live") return;
-      if (open.yieldedAtMs !== null) open.takePinBack();
-      open.scanning = true;
-      try {
-        const options = this.#scanOptions(open, restarts);
-        const outcome = await snapshot(database, state, state.position!, options);
-        open.notePin();
-        if (outcome.kind === "resync") this.#startResync(open, outcome.reason);
-        else open.snapshotNotBeforeMs = monotonicMs() + this.#setup.policy.snapshotIntervalMs;
-        return;
-      } catch (error) {
-        if (!(error instanceof GaveWay)) throw error;
-      } finally {
-        open.scanning = false;
-      }
-      // What was committed since the pin was taken must be captured before it is let go.
-      open.notePin();
-      this.#tickLive(open, monotonicMs(), true);
-      if (this.#isLive()) await this.#giveWay(open);
-    }
-  }
-
-  /** Runs a scan after which captures begin, or begin again. */
-  async #scan(open: OpenDatabase, action: (options: ScanOptions) => Promise<unknown>): Promise<void> {
-    const { signal } = open.stop;
-    this.#phase = { kind: "scanning" };
-    await this.#setup.scans.run(async () => {
-      for (let restarts = 0; ; restarts++) {
-        signal.throwIfAborted();
-        try {
-          return await action(this.#scanOptions(open, restarts));
-        } catch (error) {
-          if (!(error instanceof GaveWay)) throw error;
-          await this.#giveWay(open);
-        }
-      }
-    }, signal);
-    signal.throwIfAborted();
-    open.notePin();
-    this.#phase = { kind: "live" };
+  /** Compares the database with what was captured, and the destination with what was shipped. */
+  async #runValidation(open: OpenDatabase): Promise<void> {
+    open.validationNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
+    const done = await this.#scanWhileLive(open, validate);
+    if (done) logEvent("info", "validated", { database: this.name, txid: open.state.position!.captured.txid });
+    open.delivery.askAgain();
     this.onWake();
   }
 
-  #scanOptions(open: OpenDatabase, restarts: number): ScanOptions {
-    return { signal: open.stop.signal, onProgress: this.#setup.onScanProgress, givesWay: restarts < SCAN_RESTARTS };
+  /** Reads the whole database while captures go on. False if it came to nothing, or to a resync, which is begun then. */
+  async #scanWhileLive(open: OpenDatabase, scan: LiveScan): Promise<boolean> {
+    const outcome = await this.#scans.whileLive(open, scan);
+    if (outcome === null || outcome.kind === "done") return outcome !== null;
+    if (outcome.reason === "checksum-differs") {
+      this.#faults.report("the database changed behind the WAL", changed(this.path));
+    }
+    this.#startResync(open, outcome.reason);
+    return false;
   }
 
-  async #giveWay(open: OpenDatabase): Promise<void> {
-    logEvent("debug", "scan gives way to a checkpoint", { database: this.name });
-    await open.yieldPin();
-  }
-
-  /** Asked after something that may have changed the phase. */
-  #isLive(): boolean {
-    return this.#phase.kind === "live";
+  /** Runs a scan after which captures begin, or begin again. */
+  async #scan(open: OpenDatabase, scan: (options: ScanOptions) => Promise<unknown>): Promise<void> {
+    this.#phase = { kind: "scanning" };
+    await this.#scans.exclusive(open, scan, () => {
+      this.#phase = { kind: "live" };
+    });
+    this.onWake();
   }
 
   #onTaskError(error: unknown): void {
@@ -493,7 +484,8 @@ type Phase =
   | { kind: "fenced"; error: unknown };
 
 const RETRY_MS = 10_000;
-const SNAPSHOT_RETRY_MS = 60_000;
-/** A scan begins anew for a checkpoint that waits, this often; then the checkpoint waits, or the scan would never end. */
-const SCAN_RESTARTS = 3;
+/** A snapshot or validation that failed is tried again after this time. */
+const SCAN_RETRY_MS = 60_000;
+/** Least time between two snapshots that are owed. */
+const SCAN_PAUSE_MS = 1000;
 const CLOSING_MS = 20;

@@ -8,7 +8,15 @@ import type { Txid } from "../ltx/txid.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { capture } from "./capture.ts";
 import type { RemoteEnd } from "./contact.ts";
-import { fillTable, type PinnedState, pinState, type ScanOptions, stageResync, stageSnapshot } from "./full-scan.ts";
+import {
+  fillTable,
+  type PinnedState,
+  pinState,
+  type ScanOptions,
+  scanChecksum,
+  stageResync,
+  stageSnapshot,
+} from "./full-scan.ts";
 import type { LocalState } from "./local-state.ts";
 import { isSnapshotAt, type OutboxFile } from "./outbox.ts";
 import type { PageTableWriter } from "./page-table.ts";
@@ -38,8 +46,7 @@ export async function beginChain(
   await withNewTable(database, state, async (table) => {
     const { checksum } = await stageSnapshot(database, pinned, state.outbox, 1n, timestampMs, table, options);
     const captured = capturedAt(database, pinned, 1n, checksum, timestampMs);
-    const nothing = { shippedTxid: 0n, snapshotTxid: 0n, snapshotAtMs: 0, manifestTxid: 0n, file: null };
-    return () => ({ ...identity, ...nothing, captured });
+    return () => ({ ...identity, ...NOTHING_SHIPPED, validatedAtMs: Date.now(), captured });
   });
 }
 
@@ -53,8 +60,9 @@ export async function takeOver(
 ): Promise<OutboxFile | null> {
   const pinned = pinState(database);
   const timestampMs = Math.max(Date.now(), remote.timestampMs);
-  const { snapshotTxid, snapshotAtMs } = remote;
-  const begun = { ...identity, shippedTxid: remote.txid, snapshotTxid, snapshotAtMs, manifestTxid: 0n, file: null };
+  const { snapshotTxid, snapshotAtMs, pageSize: snapshotPageSize } = remote;
+  const shipped = { shippedTxid: remote.txid, snapshotTxid, snapshotAtMs, snapshotPageSize };
+  const begun = { ...identity, ...NOTHING_SHIPPED, ...shipped, validatedAtMs: Date.now() };
   let file: OutboxFile | null = null;
   await withNewTable(database, state, async (table) => {
     const checksum = await fillTable(database, pinned, table, options);
@@ -95,38 +103,80 @@ export async function resync(
     const reached = file === null ? { ...before } : { ...before, txid, timestampMs };
     const captured = capturedAt(database, pinned, reached.txid, staged.checksum, reached.timestampMs);
     // Uploads went on meanwhile, and moved the position.
-    return () => ({ ...state.position!, captured });
+    return () => ({ ...state.position!, validatedAtMs: Date.now(), captured });
   });
   return file;
 }
 
+/** What a look at the whole database came to. "resync": the WAL leaves a doubt, or pages changed that it does not tell of. */
+export type LiveScanOutcome = { kind: "done" } | { kind: "resync"; reason: ResyncReason };
+
 /**
  * Stages a snapshot of the newest commit, capturing what is left before it. Captures may go on while it is read, but the
- * pin must stay where it is. A reason for a resync if the WAL leaves a doubt: nothing is staged then.
+ * pin must stay where it is. Nothing is staged if a resync must come first.
  */
 export async function snapshot(
   database: PinnedDatabase,
   state: LocalState,
   position: Position,
   options: ScanOptions,
-): Promise<{ kind: "staged"; file: OutboxFile } | { kind: "resync"; reason: ResyncReason }> {
+): Promise<LiveScanOutcome> {
+  const pinned = pinCaptured(database, state, position);
+  if ("kind" in pinned) return pinned;
+  const { txid, timestampMs, checksum } = position.captured;
+  if (state.outbox.files.some((file) => isSnapshotAt(file, txid))) return { kind: "done" };
+  const staged = await stageSnapshot(database, pinned, state.outbox, txid, timestampMs, null, options);
+  if (staged.checksum === checksum) return recordValid(state);
+  state.outbox.remove(staged.file);
+  return { kind: "resync", reason: "checksum-differs" };
+}
+
+/** Reads the whole database and compares its checksum with that of what is captured. As `snapshot` otherwise. */
+export async function validate(
+  database: PinnedDatabase,
+  state: LocalState,
+  position: Position,
+  options: ScanOptions,
+): Promise<LiveScanOutcome> {
+  const pinned = pinCaptured(database, state, position);
+  if ("kind" in pinned) return pinned;
+  const { checksum } = position.captured;
+  const found = await scanChecksum(database, pinned, options);
+  return found === checksum ? recordValid(state) : { kind: "resync", reason: "checksum-differs" };
+}
+
+// --- internal ---
+
+const NOTHING_SHIPPED = {
+  shippedTxid: 0n,
+  snapshotTxid: 0n,
+  snapshotAtMs: 0,
+  snapshotPageSize: 0,
+  manifestTxid: 0n,
+  file: null,
+};
+
+/** Captures up to the newest commit and pins it. */
+function pinCaptured(
+  database: PinnedDatabase,
+  state: LocalState,
+  position: Position,
+): PinnedState | { kind: "resync"; reason: ResyncReason } {
   const first = capture(database, state, position);
   if (first.kind === "resync") return first;
   const pinned = pinState(database);
   const rest = capture(database, state, position, pinned.head);
   if (rest.kind === "resync") return rest;
-  const { captured } = position;
-  assert(planCapture(captured, pinned.head).kind === "idle", "what is pinned is what is captured");
-  const { txid, timestampMs } = captured;
-  const waiting = state.outbox.files.find((file) => isSnapshotAt(file, txid));
-  if (waiting !== undefined) return { kind: "staged", file: waiting };
-  const { file, checksum } = await stageSnapshot(database, pinned, state.outbox, txid, timestampMs, null, options);
-  if (checksum === captured.checksum) return { kind: "staged", file };
-  state.outbox.remove(file);
-  return { kind: "resync", reason: "checksum-differs" };
+  assert(planCapture(position.captured, pinned.head).kind === "idle", "what is pinned is what is captured");
+  return pinned;
 }
 
-// --- internal ---
+/** The position may be another object by now: uploads and captures went on. */
+function recordValid(state: LocalState): LiveScanOutcome {
+  state.position!.validatedAtMs = Date.now();
+  state.save();
+  return { kind: "done" };
+}
 
 /** Runs a scan that fills a new page table, and makes the position it leads to the one that holds. */
 async function withNewTable(

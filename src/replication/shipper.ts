@@ -5,18 +5,19 @@
  *
  * Faults of the destination never lose anything: the file stays, and is tried again for as long as it takes.
  */
-import { closeSync, openSync, readSync } from "node:fs";
+import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { MiB } from "../bytes.ts";
 import { hashObject, readFileEnds } from "../chain/chain.ts";
 import type { Destination } from "../destination/destination.ts";
 import { formatKey } from "../destination/layout.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
-import { DestinationError, WalsyncError } from "../errors.ts";
+import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
+import { LtxDecoder } from "../ltx/decoder.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import { nextTurn } from "../turn.ts";
 import { fencedError } from "./contact.ts";
-import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
+import { claimsTxid, type Outbox, OutboxDamage, type OutboxFile } from "./outbox.ts";
 
 /** A file that the destination has. */
 export interface Shipped {
@@ -24,6 +25,7 @@ export interface Shipped {
   key: string;
   sha256: string;
   timestampMs: number;
+  pageSize: number;
   preChecksum: bigint;
   postChecksum: bigint;
 }
@@ -36,7 +38,7 @@ export interface ShipperEvents {
   onShipped(shipped: Shipped): void;
   /** An upload, or recording it, failed; `failures` in a row so far. It is tried again, unless this throws. */
   onFailure(error: WalsyncError, failures: number): void;
-  /** Uploading has stopped for good: another writer owns the name (E_FENCED), or this is a bug. */
+  /** Uploading has stopped for good: E_FENCED, `OutboxDamage`, or this is a bug. */
   onStop(error: unknown): void;
 }
 
@@ -93,7 +95,8 @@ export class Shipper {
 
   #goesOn(error: unknown, failures: number): boolean {
     try {
-      if (!(error instanceof WalsyncError) || error.code === "E_FENCED") throw error;
+      const isFinal = !(error instanceof WalsyncError) || error.code === "E_FENCED" || error instanceof OutboxDamage;
+      if (isFinal) throw error;
       this.#events.onFailure(error, failures);
       return true;
     } catch (reason) {
@@ -106,7 +109,9 @@ export class Shipper {
   async #ship(file: OutboxFile): Promise<Shipped> {
     const { signal } = this.#stop;
     const key = formatKey({ layout: "walsync", name: this.#name, minTxid: file.minTxid, maxTxid: file.maxTxid });
-    file.sha256 ??= await hashFile(file.path);
+    requireWhole(file);
+    // What this process staged it knows. What an earlier one left may have been damaged since.
+    file.sha256 ??= await verifyFile(file);
     const metadata: Record<string, string> = { sha256: file.sha256 };
     if (file.commits > 0) metadata.commits = String(file.commits);
     const source = { kind: "file", path: file.path, sizeBytes: file.sizeBytes } as const;
@@ -172,28 +177,51 @@ function pauseMs(failures: number): number {
   return Math.random() * Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
 }
 
-function readEnds(path: string): Pick<Shipped, "timestampMs" | "preChecksum" | "postChecksum"> {
+function readEnds(path: string): Pick<Shipped, "timestampMs" | "pageSize" | "preChecksum" | "postChecksum"> {
   const reader = new LtxFileReader(path, ENDS_SIZE);
   reader.close();
-  const { timestampMs, preApplyChecksum } = reader.header;
-  return { timestampMs, preChecksum: preApplyChecksum, postChecksum: reader.claimedPostApplyChecksum };
+  const { timestampMs, pageSize, preApplyChecksum } = reader.header;
+  return { timestampMs, pageSize, preChecksum: preApplyChecksum, postChecksum: reader.claimedPostApplyChecksum };
 }
 
-async function hashFile(path: string): Promise<string> {
+/** Throws OutboxDamage if the file is gone or has another size. */
+function requireWhole({ path, sizeBytes }: OutboxFile): void {
+  const found = onDisk(path, () => statSync(path, { throwIfNoEntry: false })?.size);
+  if (found === sizeBytes) return;
+  throw new OutboxDamage(`${path}: expected ${sizeBytes} bytes, found ${found === undefined ? "no file" : found}`);
+}
+
+/** Reads a staged file to its end and returns its sha256. Throws OutboxDamage, E_DISK. */
+async function verifyFile({ path, sizeBytes, minTxid, maxTxid }: OutboxFile): Promise<string> {
   const hasher = new Bun.CryptoHasher("sha256");
+  const decoder = new LtxDecoder({ name: path, expectedSizeBytes: sizeBytes });
   const part = new Uint8Array(MiB);
+  const fd = onDisk(path, () => openSync(path, "r"));
   try {
-    const fd = openSync(path, "r");
-    try {
-      for (let got = readSync(fd, part); got > 0; got = readSync(fd, part)) {
-        hasher.update(part.subarray(0, got));
-        await nextTurn();
-      }
-    } finally {
-      closeSync(fd);
+    for (;;) {
+      const got = onDisk(path, () => readSync(fd, part));
+      if (got === 0) break;
+      hasher.update(part.subarray(0, got));
+      decoder.push(part.subarray(0, got));
+      await nextTurn();
     }
+    const { header } = decoder.finish();
+    if (header.minTxid !== minTxid || header.maxTxid !== maxTxid) {
+      throw new LtxError(`${path}: expected txids ${minTxid}-${maxTxid}, found ${header.minTxid}-${header.maxTxid}`);
+    }
+    return hasher.digest("hex");
+  } catch (error) {
+    if (error instanceof LtxError) throw new OutboxDamage(error.message, { cause: error });
+    throw error;
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function onDisk<T>(path: string, action: () => T): T {
+  try {
+    return action();
   } catch (error) {
     throw asDiskError(path, error);
   }
-  return hasher.digest("hex");
 }

@@ -14,6 +14,7 @@ import { type RestoreTarget, restoreDatabase } from "../../src/restore/restore.t
 const POLICY: ReplicationPolicy = {
   syncIntervalMs: 0,
   snapshotIntervalMs: 0,
+  validationIntervalMs: 0,
   checkpoint: { minFrames: 1000, intervalMs: 60_000, fenceFrames: 4000 },
   maxOutboxBytes: 1e9,
   enableWal: false,

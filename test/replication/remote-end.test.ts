@@ -28,6 +28,8 @@ function position(shippedTxid: bigint, capturedTxid: bigint): Position {
     shippedTxid,
     snapshotTxid: 0n,
     snapshotAtMs: 0,
+    snapshotPageSize: 4096,
+    validatedAtMs: 0,
     manifestTxid: 0n,
     file: null,
     captured: { ...place, commit: 1, pageSize: 4096, timestampMs: 0 },
@@ -35,7 +37,7 @@ function position(shippedTxid: bigint, capturedTxid: bigint): Position {
 }
 
 function remoteEnd(txid: bigint, checksum = OURS, whole = true): RemoteEnd {
-  return { txid, checksum, whole, timestampMs: 0, snapshotTxid: 1n, snapshotAtMs: 0 };
+  return { txid, checksum, whole, timestampMs: 0, pageSize: 4096, snapshotTxid: 1n, snapshotAtMs: 0 };
 }
 
 interface Case {
@@ -128,6 +130,7 @@ describe("the remote end", () => {
       txid: 2n,
       checksum: stateChecksum(77),
       timestampMs: 123_456,
+      pageSize: 512,
       snapshotTxid: 1n,
       snapshotAtMs: 5_000_000,
       whole: true,

@@ -112,6 +112,7 @@ export class World {
       policy: {
         syncIntervalMs: random.pick([0, 0, 100, 1000]),
         snapshotIntervalMs: random.pick([0, 2000, 20_000]),
+        validationIntervalMs: random.pick([0, 3000]),
         checkpoint: {
           minFrames: random.pick([4, 30, 1000]),
           intervalMs: random.pick([500, 60_000]),
