@@ -401,7 +401,10 @@ export class Replicator {
   async #runValidation(open: OpenDatabase): Promise<void> {
     open.validationNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
     const done = await this.#scanWhileLive(open, validate);
-    if (done) logEvent("info", "validated", { database: this.name, txid: open.state.position!.captured.txid });
+    if (done) {
+      open.validationNotBeforeMs = 0;
+      logEvent("info", "validated", { database: this.name, txid: open.state.position!.captured.txid });
+    }
     open.delivery.askAgain();
     this.onWake();
   }
