@@ -145,6 +145,7 @@ class RestoreTargetFile {
   /** The file applied before, which is the next newer one. */
   #newer: LtxSummary | null = null;
   #written = new Uint8Array(0);
+  #missingPages = 0;
   /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
   #reach = 0;
 
@@ -159,9 +160,11 @@ class RestoreTargetFile {
       this.#commit = commit;
       this.#reach = commit;
       this.#written = new Uint8Array(Math.ceil((commit + 1) / 8));
+      this.#missingPages = lockPgno(pageSize) <= commit ? commit - 1 : commit;
       ftruncateSync(this.#fd, commit * pageSize);
     }
-    if (pageSize !== this.#pageSize) {
+    // A resync that holds every page may follow on from pages of another size.
+    if (pageSize !== this.#pageSize && this.#missingPages > 0) {
       throw new WalsyncError(
         "E_INTEGRITY",
         `${file.key}: expected page size ${this.#pageSize} as in newer files, found ${pageSize}`,
@@ -171,8 +174,9 @@ class RestoreTargetFile {
   }
 
   put(pgno: number, page: Uint8Array): void {
-    if (pgno > this.#reach || this.#has(pgno)) return;
+    if (this.#missingPages === 0 || pgno > this.#reach || this.#has(pgno)) return;
     this.#written[pgno >>> 3]! |= 1 << (pgno & 7);
+    this.#missingPages--;
     writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
   }
 

@@ -134,6 +134,23 @@ export class Application {
     return true;
   }
 
+  /** Rewrites the database with other pages, which VACUUM can only do outside WAL mode. False if it is locked. */
+  changePageSize(pageSize: number): boolean {
+    this.endRead();
+    const connection = this.open();
+    try {
+      connection.run("pragma journal_mode = delete");
+    } catch (error) {
+      if (!String(error).includes("locked")) throw error;
+      return false;
+    }
+    connection.run(`pragma page_size = ${pageSize}`);
+    connection.run("vacuum");
+    connection.run("pragma journal_mode = wal");
+    this.#record();
+    return true;
+  }
+
   get newest(): string {
     return this.states.at(-1)!;
   }

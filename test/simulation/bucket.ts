@@ -98,6 +98,8 @@ export class Bucket {
     { startAfter = "", signal }: ListOptions = {},
   ): AsyncGenerator<ObjectInfo> {
     const keys = await attempt(() => [...this.objects.keys()].filter((key) => key.startsWith(prefix)).sort(), signal);
+    // Nothing may depend on the order, although S3 keeps it.
+    if (this.weather !== "fine") keys.reverse();
     for (const key of keys) if (key > startAfter) yield this.#head(key)!;
   }
 

@@ -6,6 +6,11 @@ export class Random {
     this.#state = seed >>> 0;
   }
 
+  /** Begins anew: what follows depends on the two numbers alone. */
+  reseed(seed: number, step: number): void {
+    this.#state = (Math.imul(seed, 0x9e3779b1) ^ Math.imul(step + 1, 0x85ebca6b)) >>> 0;
+  }
+
   /** A whole number from 0 up to, but not, `limit`. Mulberry32. */
   below(limit: number): number {
     this.#state = (this.#state + 0x6d2b79f5) >>> 0;

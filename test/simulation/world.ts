@@ -58,6 +58,8 @@ export class World {
   /** The bucket lost nothing so far. */
   #isBucketWhole = true;
   #hole: string | null = null;
+  /** Until then the local disk refuses what it is asked for. */
+  #diskFault = { untilMs: 0, code: "" };
   #events: { atMs: number; renamed: boolean }[] = [];
 
   constructor(seed: number) {
@@ -70,7 +72,8 @@ export class World {
     this.#app = new Application(join(this.#folder, "app.db"), this.#random.pick(PAGE_SIZES), this.#random);
   }
 
-  async run(steps: number): Promise<Outcome> {
+  /** Runs `steps` steps but those in `skipped`; what the others choose does not depend on that. */
+  async run(steps: number, skipped: ReadonlySet<number> = new Set()): Promise<Outcome> {
     configureLog({ level: "info", sink: (line) => this.#say(`  log: ${line.slice(25)}`) });
     const restoreOverrides = this.#override();
     let failure: string | null = null;
@@ -78,9 +81,12 @@ export class World {
     try {
       await this.#start();
       for (; step < steps; step++) {
+        if (skipped.has(step)) continue;
+        this.#random.reseed(this.#seed, step);
         await this.#act();
         await this.#pump();
       }
+      this.#random.reseed(this.#seed, -1);
       await this.#comeToRest();
       await this.#checkLaws();
     } catch (error) {
@@ -207,6 +213,10 @@ export class World {
 
   #onDurableStep(step: string, path: string): void {
     if (this.#process === null || this.#crashed) return;
+    if (this.#clock.nowMs < this.#diskFault.untilMs && !(step === "remove" && this.#diskFault.code === "ENOSPC")) {
+      this.#count(this.#diskFault.code);
+      throw Object.assign(new Error(`simulated: ${this.#diskFault.code}`), { code: this.#diskFault.code });
+    }
     if (--this.#stepsToCrash > 0) return;
     this.#crashed = true;
     this.#say(`crash before ${step} ${path.replace(this.#folder, "")}`);
@@ -236,6 +246,8 @@ export class World {
       replace: 1,
       forget: 1,
       lose: 1,
+      disk: 2,
+      "page size": 1,
       clock: 1,
     });
     this.#count(action);
@@ -298,6 +310,17 @@ export class World {
         await this.#stopGracefully();
         this.#isBucketWhole = false;
         this.#say(`the bucket loses ${this.#bucket.loseNewest(random.pick([1, 2, 5, 1000]))} objects`);
+        await this.#start();
+        break;
+      case "disk": {
+        const code = random.pick(["ENOSPC", "EIO", "EROFS"]);
+        this.#diskFault = { untilMs: this.#clock.nowMs + random.pick([20, 700, 15_000]), code };
+        this.#say(`the disk says ${code}`);
+        break;
+      }
+      case "page size":
+        await this.#stopGracefully();
+        if (app.changePageSize(random.pick(PAGE_SIZES))) this.#say(`another page size: state ${app.states.length - 1}`);
         await this.#start();
         break;
       case "clock":
@@ -463,6 +486,7 @@ export class World {
   async #comeToRest(): Promise<void> {
     this.#say("come to rest");
     this.#stepsToCrash = Number.POSITIVE_INFINITY;
+    this.#diskFault.untilMs = 0;
     this.#bucket.weather = "fine";
     this.#app.endRead();
     if (this.#process === null) await this.#start();
