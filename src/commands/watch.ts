@@ -5,8 +5,9 @@ import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { Gate } from "../destination/limit.ts";
 import { retrying } from "../destination/retry.ts";
-import { WalsyncError } from "../errors.ts";
+import { messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
+import type { MetricsServer } from "../metrics-server.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { NamedDatabase } from "../replication/names.ts";
 import type { Replicator } from "../replication/replicator.ts";
@@ -73,6 +74,15 @@ export default defineWalsyncCommand({
       type: "boolean",
       description: "restore databases that do not exist here but at the destination, and wait for the others",
     },
+    "metrics-port": {
+      type: "integer",
+      min: 0,
+      max: 65535,
+      default: "16767",
+      description: "port for /metrics (Prometheus) and /healthz; 0 takes any free one",
+    },
+    "metrics-listen": { type: "string", default: "127.0.0.1", description: "address that this port is opened on" },
+    "no-metrics": { type: "boolean", description: "serve no metrics" },
     ...STATE_FLAGS,
   },
   examples: [
@@ -80,7 +90,7 @@ export default defineWalsyncCommand({
     ["walsync watch 'tenants/*/app.db' -b s3://backups/prod", "Every tenant's database, named by its path"],
     ["walsync watch shop=/data/app.db -b file:///mnt/backup", "Under a name of its own, to a directory"],
   ],
-  async run({ flags, positionals, env, signal }) {
+  async run({ flags, positionals, origins, env, signal }) {
     const { findSources, nameSources } = await import("../replication/names.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const { Replicator } = await import("../replication/replicator.ts");
@@ -130,19 +140,25 @@ export default defineWalsyncCommand({
       () => ready.resolve(true),
       () => ready.resolve(false),
     );
+    const isPortChosen = origins["metrics-port"] !== "default";
     const watcher = new Watcher(replicators);
-    watcher.start();
-    logEvent("info", "watching", { databases: replicators.length, destination: destination.url });
+    let metrics: MetricsServer | null = null;
     try {
+      metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, replicators);
+      watcher.start();
+      const { length } = replicators;
+      logEvent("info", "watching", { databases: length, destination: destination.url, port: metrics?.port });
       // A definite refusal ends it here; silence of the destination does not.
       await Promise.race([answered.then(() => watcher.finished(signal)), watcher.finished(signal)]);
     } catch (error) {
+      metrics?.stop();
       await watcher.stop(0).catch(() => {});
       throw error;
     }
     logEvent("info", "stopping", { databases: replicators.length });
     await watcher.stop(flags.shutdownTimeout);
     stop.abort();
+    metrics?.stop();
     destination.close();
     logEvent("info", "stopped", { databases: replicators.length });
   },
@@ -176,6 +192,33 @@ function policyOf(flags: PolicyFlags): ReplicationPolicy {
     maxOutboxBytes: flags.maxOutbox,
     enableWal: flags.enableWal,
   };
+}
+
+/** Null if the default port is taken: a second walsync on one host replicates all the same. A chosen port must be free. */
+async function openMetrics(
+  flags: { metricsPort: number; metricsListen: string },
+  isPortChosen: boolean,
+  replicators: readonly Replicator[],
+): Promise<MetricsServer | null> {
+  const { serveMetrics } = await import("../metrics-server.ts");
+  const { measure } = await import("../replication/metrics.ts");
+  measure(replicators);
+  try {
+    return serveMetrics(flags.metricsListen, flags.metricsPort, () => faultOf(replicators));
+  } catch (error) {
+    if (isPortChosen || !(error instanceof WalsyncError)) throw error;
+    logEvent("warn", "metrics are off", { port: flags.metricsPort, error: error.message, hint: error.hint });
+    return null;
+  }
+}
+
+/** One line for each database that is not replicated, or null. */
+function faultOf(replicators: readonly Replicator[]): string | null {
+  const faults = replicators.flatMap(({ name, failure, fencedBy }) => {
+    const fault = fencedBy ?? failure;
+    return fault === null ? [] : [`${name}: ${messageOf(fault)}`];
+  });
+  return faults.length === 0 ? null : faults.join("\n");
 }
 
 /** Waits until the destination answers, for as long as it takes. Throws if it refuses. */

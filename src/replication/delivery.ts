@@ -11,6 +11,7 @@ import { logEvent } from "../log.ts";
 import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "./contact.ts";
 import type { LocalState } from "./local-state.ts";
 import { reachedBy, updateManifest } from "./manifest-keeper.ts";
+import { uploadFailures } from "./metrics.ts";
 import { claimsTxid } from "./outbox.ts";
 import { type Shipped, Shipper, type UploadProgress } from "./shipper.ts";
 
@@ -67,6 +68,7 @@ export class Delivery {
       onShipped: (shipped) => this.#record(shipped),
       onFailure: (error, failures) => {
         if (setup.patience === "once") throw error;
+        uploadFailures.add({ database: name, code: error.code });
         this.#reportFailure("upload failed", error, failures);
       },
       onStop: (error) => events.onStop(error),

@@ -31,6 +31,8 @@ export class OpenDatabase {
   unreadableSinceMs: number | null = null;
   /** When the pin was let go for another process's checkpoint; null while it is held. */
   yieldedAtMs: number | null = null;
+  /** The pin was let go since the last look, which has yet to prove that nothing was lost. */
+  yieldAwaitsProof = false;
   /** The name of the database file may have changed hands. */
   checkFile = false;
   /** The database is being read: the pin must stay where it is. */
@@ -92,6 +94,7 @@ export class OpenDatabase {
   async yieldPin(): Promise<void> {
     const startedMs = monotonicMs();
     this.yieldedAtMs = startedMs;
+    this.yieldAwaitsProof = true;
     this.database.unpin();
     while (this.yieldedAtMs !== null && !this.stop.signal.aborted) {
       const nowMs = monotonicMs();

@@ -15,6 +15,8 @@ import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
 export interface OutboxFile extends TxidRange {
   path: string;
   sizeBytes: number;
+  /** When it was staged, by the host's clock. */
+  stagedAtMs: number;
   /** SQLite transactions in it; 0 for snapshots and resyncs, which are not made of transactions. */
   commits: number;
   /** Hex digest of the bytes; null for a file that an earlier process left. */
@@ -135,6 +137,7 @@ export class Staging {
     const { minTxid, maxTxid } = this.#header;
     const file: OutboxFile = {
       path: this.#path,
+      stagedAtMs: Date.now(),
       minTxid,
       maxTxid,
       commits: this.#commits,
@@ -163,12 +166,14 @@ function describe(folder: string, name: string): OutboxFile | null {
   const match = FILE_NAME.exec(name);
   if (match === null) return null;
   const path = join(folder, name);
+  const { size, mtimeMs } = statSync(path);
   return {
     path,
     minTxid: BigInt(`0x${match[1]}`),
     maxTxid: BigInt(`0x${match[2]}`),
     commits: Number(match[3]),
-    sizeBytes: statSync(path).size,
+    sizeBytes: size,
+    stagedAtMs: mtimeMs,
     sha256: null,
   };
 }

@@ -10,17 +10,18 @@ import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
 import { LtxError, WalsyncError } from "../errors.ts";
-import { logEvent } from "../log.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
 import { asFault, changed, FaultLog, replaced } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
+import { Journal } from "./journal.ts";
 import { LocalState } from "./local-state.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
+import type { Phase } from "./phase.ts";
 import { planCapture, type ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import { type LiveScan, ScanRunner } from "./scan-runner.ts";
@@ -58,11 +59,13 @@ export class Replicator {
   #failure: WalsyncError | null = null;
   #wasOpen = false;
   readonly #faults: FaultLog;
+  readonly #journal: Journal;
   readonly #scans: ScanRunner;
 
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
     this.#faults = new FaultLog(setup.name, setup.path);
+    this.#journal = new Journal(setup.name);
     this.#scans = new ScanRunner(setup, {
       isLive: () => this.#phase.kind === "live",
       captureRest: (open) => void this.#tickLive(open, monotonicMs(), true),
@@ -89,6 +92,22 @@ export class Replicator {
   /** Files that are staged and not yet acknowledged. */
   get waitingFiles(): number {
     return this.#open?.state.outbox.files.length ?? 0;
+  }
+
+  get waitingBytes(): number {
+    return this.#open?.state.outbox.sizeBytes ?? 0;
+  }
+
+  /** Age of the oldest file that is not acknowledged; null while the database is not open. */
+  get lagMs(): number | null {
+    if (this.#open === null) return null;
+    const oldest = this.#open.state.outbox.files[0];
+    return oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.stagedAtMs);
+  }
+
+  /** Size of the WAL; null while the database is not open. */
+  get walBytes(): number | null {
+    return this.#open?.database.walSizeBytes() ?? null;
   }
 
   /**
@@ -166,7 +185,7 @@ export class Replicator {
           this.open();
           this.begin();
           this.#failure = null;
-          logEvent("info", "database is back", { database: this.name, path: this.path });
+          this.#journal.tell("info", "database is back", { path: this.path });
           this.#faults.clear();
           return nowMs;
         default:
@@ -250,8 +269,12 @@ export class Replicator {
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
     const tended = tend(open, this.#setup.policy, nowMs, force);
+    if (open.yieldAwaitsProof && open.yieldedAtMs === null) {
+      open.yieldAwaitsProof = false;
+      this.#journal.yieldProven(tended.next.kind !== "resync");
+    }
     for (const { file, commits } of tended.captured) {
-      logEvent("debug", "captured", { database: this.name, txid: file.maxTxid, commits, sizeBytes: file.sizeBytes });
+      this.#journal.captured(file, commits);
     }
     if (tended.captured.length > 0) {
       this.#faults.clear();
@@ -273,7 +296,7 @@ export class Replicator {
         open.inBackground(
           async () => {
             await open.yieldPin();
-            logEvent("debug", "yielded to a checkpoint", { database: this.name, durationMs: monotonicMs() - nowMs });
+            this.#journal.tell("debug", "yielded to a checkpoint", { durationMs: monotonicMs() - nowMs });
             this.onWake();
           },
           (error) => this.#onTaskError(error),
@@ -305,10 +328,8 @@ export class Replicator {
     });
   }
 
-  #onShipped({ file, key }: Shipped): void {
-    const level = file.minTxid === 1n ? "info" : "debug";
-    const event = file.minTxid === 1n ? "snapshot shipped" : "shipped";
-    logEvent(level, event, { database: this.name, txid: file.maxTxid, key, sizeBytes: file.sizeBytes });
+  #onShipped(shipped: Shipped): void {
+    this.#journal.shipped(shipped);
     // There may be room in the outbox again.
     this.onWake();
   }
@@ -317,7 +338,7 @@ export class Replicator {
     const open = this.#open!;
     const { database, state } = open;
     const { destination } = this.#setup;
-    logEvent("debug", "first contact", { database: this.name, reason: plan.kind, txid: remote?.txid ?? 0n });
+    this.#journal.tell("debug", "first contact", { reason: plan.kind, txid: remote?.txid ?? 0n });
     if (plan.kind === "fenced") throw fencedError(this.name, destination.url, `txid ${remote!.txid}`);
     if (plan.kind === "begin") {
       const identity = { destination: destination.url, name: this.name, lineage: newLineage() };
@@ -329,17 +350,17 @@ export class Replicator {
       await this.#scan(open, async (options) => {
         const file = await takeOver(database, state, identity, remote!, options);
         const { txid } = state.position!.captured;
-        logEvent("info", file === null ? "chain continued" : "chain taken over", { database: this.name, txid });
+        this.#journal.tell("info", file === null ? "chain continued" : "chain taken over", { txid });
       });
     }
     const reason = plan.kind === "snapshot" ? plan.reason : remote?.whole === false ? "chain-gap" : null;
     if (reason !== null) {
-      logEvent("error", "files are missing at the destination: a snapshot follows", { database: this.name, reason });
+      this.#journal.filesMissing(reason);
       state.position!.snapshotPageSize = 0;
       this.onWake();
     }
     if (open.isConnected) return;
-    logEvent("info", "replicating", { database: this.name, path: this.path, txid: state.position!.captured.txid });
+    this.#journal.tell("info", "replicating", { path: this.path, txid: state.position!.captured.txid });
     open.markConnected();
   }
 
@@ -362,17 +383,12 @@ export class Replicator {
   }
 
   #startResync(open: OpenDatabase, reason: ResyncReason): void {
-    logEvent("warn", "comparing the whole database", { database: this.name, reason });
+    this.#journal.resyncBegins(reason);
     this.#phase = { kind: "scanning" };
     open.inBackground(
       async () => {
         await this.#scan(open, async (options) => {
-          const file = await resync(open.database, open.state, options);
-          logEvent("info", file === null ? "compared: nothing differs" : "compared: differences staged", {
-            database: this.name,
-            txid: file?.maxTxid,
-            sizeBytes: file?.sizeBytes,
-          });
+          this.#journal.resyncEnds(await resync(open.database, open.state, options));
         });
         open.delivery.start();
       },
@@ -403,7 +419,7 @@ export class Replicator {
     const done = await this.#scanWhileLive(open, validate);
     if (done) {
       open.validationNotBeforeMs = 0;
-      logEvent("info", "validated", { database: this.name, txid: open.state.position!.captured.txid });
+      this.#journal.tell("info", "validated", { txid: open.state.position!.captured.txid });
     }
     open.delivery.askAgain();
     this.onWake();
@@ -412,7 +428,9 @@ export class Replicator {
   /** Reads the whole database while captures go on. False if it came to nothing, or to a resync, which is begun then. */
   async #scanWhileLive(open: OpenDatabase, scan: LiveScan): Promise<boolean> {
     const outcome = await this.#scans.whileLive(open, scan);
-    if (outcome === null || outcome.kind === "done") return outcome !== null;
+    if (outcome === null) return false;
+    this.#journal.scanned(outcome);
+    if (outcome.kind === "done") return true;
     if (outcome.reason === "checksum-differs") {
       this.#faults.report("the database changed behind the WAL", changed(this.path));
     }
@@ -470,21 +488,6 @@ export class Replicator {
 }
 
 // --- internal ---
-
-/** What a database is doing, apart from what runs in the background. */
-type Phase =
-  /** Not begun, or stopped. */
-  | { kind: "closed" }
-  /** Pinned; the destination has yet to say where its chain ends. */
-  | { kind: "waiting" }
-  /** Captures. */
-  | { kind: "live" }
-  /** The whole database is read; captures begin after it. */
-  | { kind: "scanning" }
-  /** Cannot be opened or read; tried again. */
-  | { kind: "failed"; retryAtMs: number }
-  /** Another writer owns the name. For good. */
-  | { kind: "fenced"; error: unknown };
 
 const RETRY_MS = 10_000;
 /** A snapshot or validation that failed is tried again after this time. */

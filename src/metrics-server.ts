@@ -1,0 +1,48 @@
+/** Metrics and health over HTTP, for whoever scrapes this host. Nothing else is served, and nothing is accepted. */
+import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
+import { renderMetrics } from "./metrics.ts";
+
+export interface MetricsServer {
+  readonly port: number;
+  stop(): void;
+}
+
+/**
+ * Serves `/metrics`, and `/healthz`: 200 while `faultOf` answers null, else 503 with what it says. Throws E_CONFIG if the
+ * address cannot be listened on.
+ */
+export function serveMetrics(hostname: string, port: number, faultOf: () => string | null): MetricsServer {
+  try {
+    const server = Bun.serve({
+      hostname,
+      port,
+      development: false,
+      // Left to its default, Bun shares the port with whoever has it already.
+      reusePort: false,
+      fetch: (request) => answer(request, faultOf),
+    });
+    return { port: server.port ?? port, stop: () => void server.stop(true) };
+  } catch (error) {
+    const found = errnoOf(error) === "EADDRINUSE" ? "another program there" : messageOf(error);
+    throw new WalsyncError("E_CONFIG", `${hostname}:${port}: expected to serve metrics there, found ${found}`, {
+      hint: "Choose another --metrics-port, or pass --no-metrics.",
+      cause: error,
+    });
+  }
+}
+
+// --- internal ---
+
+function answer(request: Request, faultOf: () => string | null): Response {
+  if (request.method !== "GET" && request.method !== "HEAD") return new Response("", { status: 405 });
+  switch (new URL(request.url).pathname) {
+    case "/metrics":
+      return new Response(renderMetrics(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+    case "/healthz": {
+      const fault = faultOf();
+      return new Response(`${fault ?? "ok"}\n`, { status: fault === null ? 200 : 503 });
+    }
+    default:
+      return new Response("walsync: see /metrics and /healthz\n", { status: 404 });
+  }
+}

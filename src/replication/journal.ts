@@ -1,0 +1,61 @@
+/** What happens to one database, told: each event is a line of the log, and counted. */
+import { type LogFields, type LogLevel, logEvent } from "../log.ts";
+import { bytesShipped, chainRepairs, commitsCaptured, filesShipped, resyncs, validations, yields } from "./metrics.ts";
+import type { OutboxFile } from "./outbox.ts";
+import type { ResyncReason } from "./plan.ts";
+import type { LiveScanOutcome } from "./scans.ts";
+import type { Shipped } from "./shipper.ts";
+
+export class Journal {
+  readonly #database: string;
+
+  constructor(name: string) {
+    this.#database = name;
+  }
+
+  tell(level: LogLevel, event: string, fields: LogFields = {}): void {
+    logEvent(level, event, { database: this.#database, ...fields });
+  }
+
+  captured({ maxTxid, sizeBytes }: OutboxFile, commits: number): void {
+    commitsCaptured.add({ database: this.#database }, commits);
+    this.tell("debug", "captured", { txid: maxTxid, commits, sizeBytes });
+  }
+
+  shipped({ file, key }: Shipped): void {
+    const { maxTxid, sizeBytes } = file;
+    const isSnapshot = file.minTxid === 1n;
+    filesShipped.add({ database: this.#database, kind: isSnapshot ? "snapshot" : "increment" });
+    bytesShipped.add({ database: this.#database }, sizeBytes);
+    this.tell(isSnapshot ? "info" : "debug", isSnapshot ? "snapshot shipped" : "shipped", {
+      txid: maxTxid,
+      key,
+      sizeBytes,
+    });
+  }
+
+  resyncBegins(reason: ResyncReason): void {
+    resyncs.add({ database: this.#database, reason });
+    this.tell("warn", "comparing the whole database", { reason });
+  }
+
+  /** `file` is null if nothing differed. */
+  resyncEnds(file: OutboxFile | null): void {
+    const event = file === null ? "compared: nothing differs" : "compared: differences staged";
+    this.tell("info", event, { txid: file?.maxTxid, sizeBytes: file?.sizeBytes });
+  }
+
+  /** The first look after a yield tells whether everything that was committed meanwhile could be proven. */
+  yieldProven(isProven: boolean): void {
+    yields.add({ database: this.#database, result: isProven ? "proven" : "unproven" });
+  }
+
+  scanned(outcome: LiveScanOutcome): void {
+    validations.add({ database: this.#database, result: outcome.kind === "done" ? "same" : outcome.reason });
+  }
+
+  filesMissing(reason: string): void {
+    chainRepairs.add({ database: this.#database, reason });
+    this.tell("error", "files are missing at the destination: a snapshot follows", { reason });
+  }
+}

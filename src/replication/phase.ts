@@ -1,0 +1,14 @@
+/** What a database is doing, apart from what runs in the background. */
+export type Phase =
+  /** Not begun, or stopped. */
+  | { kind: "closed" }
+  /** Pinned; the destination has yet to say where its chain ends. */
+  | { kind: "waiting" }
+  /** Captures. */
+  | { kind: "live" }
+  /** The whole database is read; captures begin after it. */
+  | { kind: "scanning" }
+  /** Cannot be opened or read; tried again. */
+  | { kind: "failed"; retryAtMs: number }
+  /** Another writer owns the name. For good. */
+  | { kind: "fenced"; error: unknown };
