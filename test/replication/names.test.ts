@@ -2,8 +2,9 @@
 import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, realpathSync, symlinkSync, writeFileSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import fc from "fast-check";
+import { WalsyncError } from "../../src/errors.ts";
 import { findSources, nameSources } from "../../src/replication/names.ts";
 import { tempDir } from "../support/temp.ts";
 
@@ -16,6 +17,19 @@ function makeDatabase(path: string): string {
   database.run("create table item (id)");
   database.close();
   return full;
+}
+
+const anyPath = fc
+  .tuple(fc.array(fc.constantFrom("a", "b", "c"), { minLength: 1, maxLength: 4 }), fc.constantFrom(".db", ".sqlite"))
+  .map(([parts, extension]) => `/${parts.join("/")}${extension}`);
+
+function refusalOf(action: () => unknown): WalsyncError {
+  try {
+    action();
+  } catch (error) {
+    if (error instanceof WalsyncError) return error;
+  }
+  throw new Error("expected a refusal");
 }
 
 const namesOf = (...arguments_: string[]) => nameSources(findSources(arguments_)).map(({ name }) => name);
@@ -74,8 +88,42 @@ describe("files", () => {
   });
 
   test("with a = in their own name stay reachable", () => {
-    expect(namesOf(makeDatabase("a=b.db"))).toEqual(["a=b"]);
+    const path = makeDatabase("a=b.db");
+    expect(namesOf(path)).toEqual(["a=b"]);
+    expect(namesOf(relative(process.cwd(), path))).toEqual(["a=b"]);
   });
+
+  test("with glob characters in their own name are meant as they are", () => {
+    expect(namesOf(makeDatabase("odd/[1]*.db"))).toEqual(["[1]*"]);
+    expect(namesOf(makeDatabase("odd/a{b}.db"))).toEqual(["a{b}"]);
+    // And a name cannot be taken for a path that exists with it.
+    const both = makeDatabase("odd/n=x.db");
+    expect(namesOf(both)).toEqual(["n=x"]);
+    expect(namesOf(`n=${both}`)).toEqual(["n"]);
+  });
+
+  test("in a folder that is a link are one with what it leads to, also before they exist", () => {
+    symlinkSync(join(dir, "romneys"), join(dir, "linked"));
+    expect(findSources([romneys!, join(dir, "linked/app.db")])).toHaveLength(1);
+    expect(findSources([join(dir, "romneys/new.db"), join(dir, "linked/new.db")])).toHaveLength(1);
+  });
+
+  const illegal = ["back\\slash.db", "0004.db", "manifest.json.db", "bell\u0007.db", `${"é".repeat(124)}.db`];
+  test.each(illegal)("whose own name cannot be a key are refused, and the way out works: %p", expectWayOut);
+
+  // Bug: GIVEN_NAME in names.ts has no "s" flag, so name=path is not read as such when the path holds a line break.
+  test.failing("with a line break in their own name are refused, and the way out works", () => {
+    expectWayOut("bad\nname.db");
+  });
+
+  function expectWayOut(fileName: string): void {
+    const path = join(dir, "illegal", fileName);
+    expect(refusalOf(() => namesOf(path))).toMatchObject({
+      code: "E_USAGE",
+      hint: expect.stringContaining("name=path"),
+    });
+    expect(namesOf(`fine=${path}`)).toEqual(["fine"]);
+  }
 
   test("may be missing when they are named themselves", () => {
     expect(namesOf(join(dir, "later/new.db"))).toEqual(["new"]);
@@ -83,6 +131,25 @@ describe("files", () => {
 });
 
 describe("directories and globs", () => {
+  test("give the same in any order of the folder, and nothing that is hidden", () => {
+    for (const name of ["c", "a", "b"]) makeDatabase(`order/${name}.db`);
+    makeDatabase("order/.hidden/d.db");
+    makeDatabase("order/sub/.e.db");
+    expect(namesOf(join(dir, "order"))).toEqual(["a", "b", "c"]);
+    expect(namesOf(join(dir, "order/**/*.db"))).toEqual(["a", "b", "c"]);
+  });
+
+  test("with one file name twice are refused, and the hint leads out of it", () => {
+    for (const name of ["left/app.db", "right/app.db", "both/app.db", "both/app.sqlite"]) makeDatabase(`twice/${name}`);
+    for (const arguments_ of [["left", "right"], ["both"]]) {
+      const paths = arguments_.map((name) => join(dir, "twice", name));
+      const refusal = refusalOf(() => namesOf(...paths));
+      expect(refusal).toMatchObject({ code: "E_USAGE", message: expect.stringContaining('"app"') });
+      const wayOut = refusal.hint!.split("walsync watch ")[1]!;
+      expect(namesOf(...paths, wayOut).sort()).toEqual(["app", "other"]);
+    }
+  });
+
   test("give every database below its path, and nothing else", () => {
     makeDatabase("many/a.db");
     makeDatabase("many/b.db");
@@ -128,13 +195,36 @@ describe("names", () => {
     );
   });
 
-  test("are unique for any set of paths, and end with the stem", () => {
-    const part = fc.constantFrom("a", "b", "c");
-    const path = fc
-      .tuple(fc.array(part, { minLength: 1, maxLength: 4 }), fc.constantFrom(".db", ".sqlite"))
-      .map(([parts, extension]) => `/${parts.join("/")}${extension}`);
+  test("do not depend on the order of the arguments, and stay when another database appears", () => {
     fc.assert(
-      fc.property(fc.uniqueArray(path, { minLength: 1, maxLength: 10 }), (paths) => {
+      fc.property(fc.uniqueArray(anyPath, { minLength: 2, maxLength: 8 }), fc.nat(), (paths, cut) => {
+        const named = (some: string[], kept: ReadonlyMap<string, string> = new Map()) =>
+          new Map(
+            nameSources(
+              some.map((path) => ({ path })),
+              (path) => kept.get(path) ?? null,
+            ).map(({ path, name }) => [path, name]),
+          );
+        const all = named(paths);
+        expect([...named(paths.toReversed())].toReversed()).toEqual([...all]);
+        const earlier = named(paths.slice(0, 1 + (cut % (paths.length - 1))));
+        let later: Map<string, string>;
+        try {
+          later = named(paths, earlier);
+        } catch (error) {
+          // Only a path that has no more parents to add may find its name taken.
+          expect(error).toMatchObject({ code: "E_USAGE", hint: expect.stringContaining("another name") });
+          return;
+        }
+        for (const [path, name] of earlier) expect(later.get(path)).toBe(name);
+        expect(new Set(later.values()).size).toBe(paths.length);
+      }),
+    );
+  });
+
+  test("are unique for any set of paths, and end with the stem", () => {
+    fc.assert(
+      fc.property(fc.uniqueArray(anyPath, { minLength: 1, maxLength: 10 }), (paths) => {
         const named = nameSources(paths.map((one) => ({ path: one })));
         expect(new Set(named.map(({ name }) => name)).size).toBe(paths.length);
         for (const { path: one, name } of named) {
