@@ -3,18 +3,20 @@
  * pin moves on. Synchronous from end to end, so nothing of ours happens between observing and recording.
  */
 import type { PinnedDatabase } from "../sqlite/database.ts";
+import { walFrameCount } from "../sqlite/wal.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import { checkpointDueMs, planScan } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import type { OpenDatabase } from "./open-database.ts";
 import type { OutboxFile } from "./outbox.ts";
 import {
   type CapturePlan,
+  type CheckpointPlan,
   type CheckpointPolicy,
   planCapture,
   planCheckpoint,
   proveScan,
-  QUIET_MS,
   type ResyncReason,
 } from "./plan.ts";
 import type { Position } from "./position.ts";
@@ -84,11 +86,19 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
     if (plan.kind === "resync") return { captured, next: plan };
     if (plan.kind !== "idle") {
       open.quietFromMs = nowMs;
+      // Somebody else copies frames back, so that we need not.
+      if (plan.kind === "restarted") open.lastCheckpointMs = nowMs;
+      // A busy writer leaves no moment in which everything is captured: the fence makes one.
+      if (captured.length > 0 && !force && checkpointOf(open, policy, head, nowMs) === "fence") {
+        fence(open, captured, nowMs);
+        continue;
+      }
       // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
       const unsafe = round > 0 && (open.restsAtZero || plan.kind === "restarted");
       const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, backlogIntervalMs(state.outbox.files.length));
-      if (nowMs < dueMs && !unsafe && !force && !open.mustYield(nowMs)) {
-        return { captured, next: { kind: "wait", untilMs: Math.min(dueMs, open.nextLookMs(nowMs)) } };
+      const isLong = uncapturedFrames(plan, position, head) >= policy.checkpoint.fenceFrames;
+      if (nowMs < dueMs && !unsafe && !isLong && !force && !open.mustYield(nowMs)) {
+        return { captured, next: planScan(open, policy, nowMs, Math.min(dueMs, open.nextLookMs(nowMs))) };
       }
       if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, next: { kind: "full" } };
       const outcome = capture(database, state, position);
@@ -105,14 +115,16 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
       open.movePin();
       continue;
     }
-    const sinceLastMs = nowMs - open.lastCheckpointMs;
-    const checkpoint = planCheckpoint(head, policy.checkpoint, sinceLastMs, nowMs - open.quietFromMs);
-    if (checkpoint === "none") return { captured, next: planWait(open, policy, head, nowMs) };
+    const checkpoint = checkpointOf(open, policy, head, nowMs);
+    if (checkpoint === "none") {
+      const untilMs = Math.min(open.nextLookMs(nowMs), checkpointDueMs(open, policy, head));
+      return { captured, next: planScan(open, policy, nowMs, untilMs) };
+    }
     open.lastCheckpointMs = nowMs;
     // A reader of the application may keep frames from being copied back: one try in each quiet time is enough.
     open.quietFromMs = Number.POSITIVE_INFINITY;
     if (checkpoint === "passive") database.checkpointPassive();
-    else fence(open, captured);
+    else fence(open, captured, nowMs);
   }
   return { captured, next: { kind: "wait", untilMs: open.nextLookMs(nowMs) } };
 }
@@ -178,42 +190,25 @@ function backlogIntervalMs(files: number): number {
 const BACKLOG_FILES = 32;
 const BACKLOG_MS_PER_FILE = 10;
 const BACKLOG_INTERVAL_MAX_MS = 60_000;
-/** Everything is captured, and copied back as far as it goes: what comes next. */
-function planWait(open: OpenDatabase, policy: ReplicationPolicy, head: WalIndexHead, nowMs: number): Tended["next"] {
-  const { position, outbox } = open.state;
-  const { captured, shippedTxid, snapshotTxid, snapshotAtMs, snapshotPageSize, validatedAtMs } = position!;
-  let untilMs = open.nextLookMs(nowMs);
-  if (head.frameCount > head.backfilled) {
-    const checkpointAtMs = open.lastCheckpointMs + policy.checkpoint.intervalMs;
-    untilMs = Math.min(untilMs, open.quietFromMs + QUIET_MS, checkpointAtMs);
-  }
-  if (open.scanQueued) return { kind: "wait", untilMs };
-  const isOwed = shippedTxid > 0n && snapshotPageSize !== captured.pageSize && !outbox.files.some(isSnapshot);
-  const isPeriodic = policy.snapshotIntervalMs > 0 && snapshotTxid > 0n && captured.txid > snapshotTxid;
-  if (isOwed || isPeriodic) {
-    const leftMs = isOwed ? 0 : leftOf(policy.snapshotIntervalMs, snapshotAtMs);
-    const dueMs = Math.max(nowMs + leftMs, open.snapshotNotBeforeMs);
-    if (nowMs >= dueMs) return { kind: "snapshot" };
-    untilMs = Math.min(untilMs, dueMs);
-  }
-  if (policy.validationIntervalMs > 0) {
-    const dueMs = Math.max(nowMs + leftOf(policy.validationIntervalMs, validatedAtMs), open.validationNotBeforeMs);
-    if (nowMs >= dueMs) return { kind: "validate" };
-    untilMs = Math.min(untilMs, dueMs);
-  }
-  return { kind: "wait", untilMs };
+
+function checkpointOf(
+  open: OpenDatabase,
+  { checkpoint }: ReplicationPolicy,
+  head: WalIndexHead,
+  nowMs: number,
+): CheckpointPlan {
+  if (open.scanning) return "none";
+  const sinceLastMs = nowMs - open.lastCheckpointMs;
+  return planCheckpoint(head, checkpoint, sinceLastMs, nowMs - open.quietFromMs, nowMs - open.fenceFailedMs);
 }
 
-const isSnapshot = (file: OutboxFile): boolean => file.minTxid === 1n;
-
-/** Ms that are left of an interval since `atMs` of the host's clock. After a jump back of that clock none is. */
-function leftOf(intervalMs: number, atMs: number): number {
-  const ageMs = Date.now() - atMs;
-  return ageMs < -intervalMs ? 0 : intervalMs - ageMs;
+function uncapturedFrames(plan: CapturePlan, { captured }: Position, head: WalIndexHead): number {
+  if (plan.kind !== "append" || captured.cursor === null) return head.frameCount;
+  return head.frameCount - walFrameCount(captured.cursor.walOffset, captured.pageSize);
 }
 
 /** Captures what is left while writers wait, and rests the pin at mark 0. */
-function fence(open: OpenDatabase, captured: Tended["captured"]): void {
+function fence(open: OpenDatabase, captured: Tended["captured"], nowMs: number): void {
   const { database, state } = open;
   const moved = database.fence(() => {
     const outcome = capture(database, state, state.position!);
@@ -221,6 +216,9 @@ function fence(open: OpenDatabase, captured: Tended["captured"]): void {
     return outcome.kind !== "resync";
   });
   if (moved) open.notePin();
+  // Above mark 0 a reader of the application keeps frames from being copied back.
+  open.readerBlocks = moved && !open.restsAtZero;
+  if (!open.restsAtZero || !moved) open.fenceFailedMs = nowMs;
 }
 
 /** Where the scan begins; null if the WAL's header is not of the generation that the WAL index told of. */

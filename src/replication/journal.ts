@@ -1,4 +1,5 @@
 /** What happens to one database, told: each event is a line of the log, and counted. */
+import { monotonicMs } from "../clock.ts";
 import { type LogFields, type LogLevel, logEvent } from "../log.ts";
 import { bytesShipped, chainRepairs, commitsCaptured, filesShipped, resyncs, validations, yields } from "./metrics.ts";
 import type { OutboxFile } from "./outbox.ts";
@@ -8,6 +9,7 @@ import type { Shipped } from "./shipper.ts";
 
 export class Journal {
   readonly #database: string;
+  #readerToldMs = Number.NEGATIVE_INFINITY;
 
   constructor(name: string) {
     this.#database = name;
@@ -54,8 +56,21 @@ export class Journal {
     validations.add({ database: this.#database, result: outcome.kind === "done" ? "same" : outcome.reason });
   }
 
+  /** Told at most once a minute: the WAL grows until that reader is done. */
+  readerBlocks(sizeBytes: number): void {
+    const nowMs = monotonicMs();
+    if (nowMs - this.#readerToldMs < READER_PAUSE_MS) return;
+    this.#readerToldMs = nowMs;
+    const hint = "A long read transaction of the application is open. The WAL cannot be restarted before it ends.";
+    this.tell("warn", "a reader keeps the WAL growing", { sizeBytes, hint });
+  }
+
   filesMissing(reason: string): void {
     chainRepairs.add({ database: this.#database, reason });
     this.tell("error", "files are missing at the destination: a snapshot follows", { reason });
   }
 }
+
+// --- internal ---
+
+const READER_PAUSE_MS = 60_000;

@@ -23,6 +23,10 @@ export class OpenDatabase {
 
   lastCaptureMs = 0;
   lastCheckpointMs: number;
+  /** When a fence last failed to free the WAL. */
+  fenceFailedMs = Number.NEGATIVE_INFINITY;
+  /** A reader of the application kept the last fence from freeing the WAL. */
+  readerBlocks = false;
   /** Since when nothing was committed that waits to be copied back; infinite if that was tried already. */
   quietFromMs: number;
   /** How often we looked again since the last event. */

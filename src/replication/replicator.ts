@@ -273,6 +273,7 @@ export class Replicator {
       open.yieldAwaitsProof = false;
       this.#journal.yieldProven(tended.next.kind !== "resync");
     }
+    if (open.readerBlocks) this.#journal.readerBlocks(open.database.walSizeBytes());
     for (const { file, commits } of tended.captured) {
       this.#journal.captured(file, commits);
     }

@@ -19,6 +19,7 @@ export class Watcher {
   #timerDueMs = Number.POSITIVE_INFINITY;
   #poll: ReturnType<typeof setInterval> | undefined;
   #nextPolled = 0;
+  #isStopped = false;
 
   constructor(replicators: readonly Replicator[]) {
     this.#replicators = replicators;
@@ -49,6 +50,7 @@ export class Watcher {
    * another writer had taken over a name, the fault of a database that could not be read, and E_UNREACHABLE if captured transactions stay in an outbox.
    */
   async stop(timeoutMs: number): Promise<void> {
+    this.#isStopped = true;
     clearTimeout(this.#timer);
     clearInterval(this.#poll);
     for (const folder of this.#folders.values()) folder.close();
@@ -60,7 +62,7 @@ export class Watcher {
     const failure = this.#replicators.map((replicator) => replicator.failure).find((error) => error !== null);
     if (failure !== undefined) throw failure;
     if (files === 0) return;
-    throw new DestinationError(`expected to ship everything within ${timeoutMs} ms, found ${files} files left`, {
+    throw new DestinationError(`expected to ship everything at the end, found ${files} files left`, {
       retryable: true,
       hint: "Nothing is lost: the outbox keeps them, and the next start ships them. See --shutdown-timeout.",
     });
@@ -103,6 +105,7 @@ export class Watcher {
   }
 
   #setTimer(): void {
+    if (this.#isStopped) return;
     const dueMs = this.#schedule.nextDueMs;
     if (dueMs === this.#timerDueMs) return;
     clearTimeout(this.#timer);

@@ -151,6 +151,8 @@ export class PinnedDatabase {
     try {
       configure(other);
       try {
+        // Busy writers hand the lock from one to the next: a few tries, for a few milliseconds.
+        other.run(`PRAGMA busy_timeout=${FENCE_PATIENCE_MS}`);
         other.run("BEGIN IMMEDIATE");
       } catch (error) {
         if (isBusy(error)) return false;
@@ -231,6 +233,7 @@ export function isSqliteFile(path: string): boolean {
 /** A millisecond apart. Whoever locks a WAL against readers does it for far less time. */
 const PIN_ATTEMPTS = 50;
 const INDEX_ATTEMPTS = 200;
+const FENCE_PATIENCE_MS = 10;
 /** Far more than the step of any file system's clock (FAT: 2 s). */
 const FINGERPRINT_AGE_MS = 3000;
 const SQLITE_MAGIC = "SQLite format 3\0";

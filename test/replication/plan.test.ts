@@ -237,24 +237,25 @@ describe("a checkpoint of ours", () => {
   const policy: CheckpointPolicy = { minFrames: 100, intervalMs: 60_000, fenceFrames: 400 };
   const waiting = (frames: number) => head({ frameCount: frames + 5, backfilled: 5 });
 
-  test.each<[string, WalIndexHead, number, number, ReturnType<typeof planCheckpoint>]>([
-    ["nothing waits", head({ frameCount: 900, backfilled: 900 }), 1e9, 1e9, "none"],
-    ["few frames wait, and the database is busy", waiting(50), 5000, 0, "none"],
-    ["enough wait", waiting(100), 5000, 0, "passive"],
-    ["enough wait, but the last one was a moment ago", waiting(100), 100, 0, "none"],
-    ["the interval is over", waiting(1), 60_000, 0, "passive"],
-    ["the database is quiet", waiting(1), 0, QUIET_MS, "passive"],
-    ["the WAL is long", waiting(400), 5000, 0, "fence"],
-    ["the WAL is long, and was fenced a moment ago", waiting(400), 1000, 0, "passive"],
-  ])("%s", (_, index, sinceLastMs, quietMs, expected) => {
-    expect(planCheckpoint(index, policy, sinceLastMs, quietMs)).toBe(expected);
+  test.each<[string, WalIndexHead, number, number, number, ReturnType<typeof planCheckpoint>]>([
+    ["nothing waits", head({ frameCount: 900, backfilled: 900 }), 1e9, 1e9, 1e9, "none"],
+    ["few frames wait, and the database is busy", waiting(50), 5000, 0, 1e9, "none"],
+    ["enough wait", waiting(100), 5000, 0, 1e9, "passive"],
+    ["enough wait, but the last one was a moment ago", waiting(100), 100, 0, 1e9, "none"],
+    ["the interval is over", waiting(1), 60_000, 0, 1e9, "passive"],
+    ["the database is quiet", waiting(1), 0, QUIET_MS, 1e9, "passive"],
+    ["the WAL is long", waiting(400), 5000, 0, 1e9, "fence"],
+    ["the WAL is long, whatever else we did a moment ago", waiting(400), 0, 0, 1e9, "fence"],
+    ["the WAL is long, and a fence has just failed", waiting(400), 1000, 0, 1000, "passive"],
+  ])("%s", (_, index, sinceLastMs, quietMs, sinceFenceFailedMs, expected) => {
+    expect(planCheckpoint(index, policy, sinceLastMs, quietMs, sinceFenceFailedMs)).toBe(expected);
   });
 
-  test("holds up writers only for a WAL that is too long, and never twice in a moment", () => {
+  test("holds up writers only for a WAL that is too long, and not again soon if that was in vain", () => {
     fc.assert(
       fc.property(fc.nat(1000), fc.nat(1000), fc.nat(100_000), fc.nat(2000), (frames, done, sinceMs, quietMs) => {
         const index = head({ frameCount: frames, backfilled: Math.min(done, frames) });
-        const plan = planCheckpoint(index, policy, sinceMs, quietMs);
+        const plan = planCheckpoint(index, policy, 1e9, quietMs, sinceMs);
         if (plan === "fence") {
           expect(frames).toBeGreaterThanOrEqual(policy.fenceFrames);
           expect(sinceMs).toBeGreaterThanOrEqual(2000);

@@ -1,0 +1,49 @@
+/** When the next snapshot, validation and checkpoint of a live database are due. */
+import type { WalIndexHead } from "../sqlite/wal-index.ts";
+import type { ReplicationPolicy } from "./capture.ts";
+import type { OpenDatabase } from "./open-database.ts";
+import type { OutboxFile } from "./outbox.ts";
+import { QUIET_MS } from "./plan.ts";
+
+export type ScanPlan = { kind: "snapshot" } | { kind: "validate" } | { kind: "wait"; untilMs: number };
+
+/** What has to be read whole now, or the time until which nothing has; at most `untilMs`. */
+export function planScan(open: OpenDatabase, policy: ReplicationPolicy, nowMs: number, untilMs: number): ScanPlan {
+  if (open.scanQueued) return { kind: "wait", untilMs };
+  const snapshotMs = snapshotDueMs(open, policy, nowMs);
+  if (nowMs >= snapshotMs) return { kind: "snapshot" };
+  const validationMs = validationDueMs(open, policy, nowMs);
+  if (nowMs >= validationMs) return { kind: "validate" };
+  return { kind: "wait", untilMs: Math.min(untilMs, snapshotMs, validationMs) };
+}
+
+/** When frames that are captured are copied back at the latest; infinite if none wait. */
+export function checkpointDueMs(open: OpenDatabase, { checkpoint }: ReplicationPolicy, head: WalIndexHead): number {
+  if (head.frameCount <= head.backfilled) return Number.POSITIVE_INFINITY;
+  return Math.min(open.quietFromMs + QUIET_MS, open.lastCheckpointMs + checkpoint.intervalMs);
+}
+
+// --- internal ---
+
+function snapshotDueMs(open: OpenDatabase, { snapshotIntervalMs }: ReplicationPolicy, nowMs: number): number {
+  const { position, outbox } = open.state;
+  const { captured, shippedTxid, snapshotTxid, snapshotAtMs, snapshotPageSize } = position!;
+  const isOwed = shippedTxid > 0n && snapshotPageSize !== captured.pageSize && !outbox.files.some(isSnapshot);
+  if (isOwed) return open.snapshotNotBeforeMs;
+  if (snapshotIntervalMs === 0 || snapshotTxid === 0n || captured.txid <= snapshotTxid) return Number.POSITIVE_INFINITY;
+  return Math.max(nowMs + leftOf(snapshotIntervalMs, snapshotAtMs), open.snapshotNotBeforeMs);
+}
+
+function validationDueMs(open: OpenDatabase, { validationIntervalMs }: ReplicationPolicy, nowMs: number): number {
+  if (validationIntervalMs === 0) return Number.POSITIVE_INFINITY;
+  const { validatedAtMs } = open.state.position!;
+  return Math.max(nowMs + leftOf(validationIntervalMs, validatedAtMs), open.validationNotBeforeMs);
+}
+
+const isSnapshot = (file: OutboxFile): boolean => file.minTxid === 1n;
+
+/** Ms that are left of an interval since `atMs` of the host's clock. After a jump back of that clock none is. */
+function leftOf(intervalMs: number, atMs: number): number {
+  const ageMs = Date.now() - atMs;
+  return ageMs < -intervalMs ? 0 : intervalMs - ageMs;
+}
