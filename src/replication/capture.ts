@@ -176,6 +176,8 @@ export function capture(
 const LOOK_ATTEMPTS = 3;
 /** Captures and moves of the pin in one go: enough to settle, few enough to give others their turn. */
 const ROUNDS = 8;
+const READER_PAUSE_MS = 2000;
+const HELD_OFF_PAUSE_MS = 100;
 const INDEX_BUSY_MS = 2;
 const INDEX_BROKEN_MS = 500;
 
@@ -199,7 +201,7 @@ function checkpointOf(
 ): CheckpointPlan {
   if (open.scanning) return "none";
   const sinceLastMs = nowMs - open.lastCheckpointMs;
-  return planCheckpoint(head, checkpoint, sinceLastMs, nowMs - open.quietFromMs, nowMs - open.fenceFailedMs);
+  return planCheckpoint(head, checkpoint, sinceLastMs, nowMs - open.quietFromMs, nowMs >= open.fenceNotBeforeMs);
 }
 
 function uncapturedFrames(plan: CapturePlan, { captured }: Position, head: WalIndexHead): number {
@@ -210,15 +212,16 @@ function uncapturedFrames(plan: CapturePlan, { captured }: Position, head: WalIn
 /** Captures what is left while writers wait, and rests the pin at mark 0. */
 function fence(open: OpenDatabase, captured: Tended["captured"], nowMs: number): void {
   const { database, state } = open;
-  const moved = database.fence(() => {
-    const outcome = capture(database, state, state.position!);
-    if (outcome.kind === "captured") captured.push(outcome);
-    return outcome.kind !== "resync";
+  const outcome = database.fence(() => {
+    const rest = capture(database, state, state.position!);
+    if (rest.kind === "captured") captured.push(rest);
+    return rest.kind !== "resync";
   });
-  if (moved) open.notePin();
-  // Above mark 0 a reader of the application keeps frames from being copied back.
-  open.readerBlocks = moved && !open.restsAtZero;
-  if (!open.restsAtZero || !moved) open.fenceFailedMs = nowMs;
+  if (outcome !== "held-off") open.notePin();
+  if (outcome === "freed") return;
+  // A reader of the application keeps frames from being copied back: fencing again and again would not help.
+  open.readerBlocks = outcome === "reader";
+  open.fenceNotBeforeMs = nowMs + (outcome === "reader" ? READER_PAUSE_MS : HELD_OFF_PAUSE_MS);
 }
 
 /** Where the scan begins; null if the WAL's header is not of the generation that the WAL index told of. */

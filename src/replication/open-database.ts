@@ -23,8 +23,8 @@ export class OpenDatabase {
 
   lastCaptureMs = 0;
   lastCheckpointMs: number;
-  /** When a fence last failed to free the WAL. */
-  fenceFailedMs = Number.NEGATIVE_INFINITY;
+  /** After a fence that was in vain the next one does not come before this time. */
+  fenceNotBeforeMs = 0;
   /** A reader of the application kept the last fence from freeing the WAL. */
   readerBlocks = false;
   /** Since when nothing was committed that waits to be copied back; infinite if that was tried already. */
@@ -129,6 +129,7 @@ export class OpenDatabase {
 
   notePin(): void {
     this.#pinned = this.database.walIndex();
+    if (this.restsAtZero) this.readerBlocks = false;
   }
 
   /**

@@ -63,21 +63,20 @@ export interface CheckpointPolicy {
 export type CheckpointPlan = "none" | "passive" | "fence";
 
 /**
- * `sinceLastMs` counts from our last checkpoint, `quietMs` from the last commit, `sinceFenceFailedMs` from the last fence that
- * could not free the WAL. A passive one is for when everything is captured; a fence captures what is left by itself.
+ * `sinceLastMs` counts from our last checkpoint, `quietMs` from the last commit; `mayFence` is false for a while after a fence
+ * that was in vain. A passive one is for when everything is captured; a fence captures what is left by itself.
  */
 export function planCheckpoint(
   head: WalIndexHead,
   policy: CheckpointPolicy,
   sinceLastMs: number,
   quietMs: number,
-  sinceFenceFailedMs: number,
+  mayFence: boolean,
 ): CheckpointPlan {
   // Nothing to do for frames that are copied back already: the next writer restarts such a WAL by itself.
   const waiting = head.frameCount - head.backfilled;
   if (waiting <= 0) return "none";
-  // A reader of the application may keep frames from being copied back. Fencing again and again would not help then.
-  if (head.frameCount >= policy.fenceFrames && sinceFenceFailedMs >= FENCE_PAUSE_MS) return "fence";
+  if (head.frameCount >= policy.fenceFrames && mayFence) return "fence";
   const due = waiting >= policy.minFrames && sinceLastMs >= PASSIVE_PAUSE_MS;
   return due || sinceLastMs >= policy.intervalMs || quietMs >= QUIET_MS ? "passive" : "none";
 }
@@ -86,7 +85,6 @@ export function planCheckpoint(
 export const QUIET_MS = 500;
 /** Least time between two checkpoints of ours, whatever they achieved. */
 const PASSIVE_PAUSE_MS = 200;
-const FENCE_PAUSE_MS = 2000;
 
 // --- internal ---
 

@@ -11,6 +11,7 @@
 import { constants, Database } from "bun:sqlite";
 import { accessSync, closeSync, constants as fileConstants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { assert } from "../assert.ts";
+import { monotonicMs } from "../clock.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
 import { isValidPageSize } from "../page.ts";
@@ -143,31 +144,30 @@ export class PinnedDatabase {
 
   /**
    * Runs `captureRest` while no other process can write, then moves the pin to read mark 0, so that the next writer
-   * restarts the WAL. Writers wait for the time of the call. False if a writer held the lock or `captureRest` answered
-   * that something is left: the pin was not moved then.
+   * restarts the WAL. Writers wait for the time of the call. "held-off": other processes kept their locks, or `captureRest`
+   * answered that something is left; the pin was not moved, or moved in vain. "reader": a read transaction of another process
+   * needs old frames, and the pin is above mark 0.
    */
-  fence(captureRest: () => boolean): boolean {
+  fence(captureRest: () => boolean): "freed" | "held-off" | "reader" {
     const other = new Database(this.path, { readwrite: true, create: false });
     try {
       configure(other);
-      try {
-        // Busy writers hand the lock from one to the next: a few tries, for a few milliseconds.
-        other.run(`PRAGMA busy_timeout=${FENCE_PATIENCE_MS}`);
-        other.run("BEGIN IMMEDIATE");
-      } catch (error) {
-        if (isBusy(error)) return false;
-        throw asDatabaseError(this.path, error);
-      }
-      if (!captureRest()) return false;
+      if (!trying(FENCE_LOCK_MS, () => beginImmediate(other, this.path)) || !captureRest()) return "held-off";
       this.unpin();
       try {
-        // With the pin gone and writers locked out this copies everything back, unless a reader of the application
-        // still needs old frames; then the pin simply stays above mark 0.
-        passive(this.#connection);
+        // With the pin gone and writers locked out this copies everything back, once no other checkpoint is under way.
+        let done = passive(this.#connection);
+        if (done.busy) {
+          trying(FENCE_CHECKPOINT_MS, () => {
+            done = passive(this.#connection);
+            return !done.busy;
+          });
+        }
+        if (done.busy) return "held-off";
+        return done.backfilled === done.frameCount ? "freed" : "reader";
       } finally {
         this.pin();
       }
-      return true;
     } finally {
       if (other.inTransaction) other.run("ROLLBACK");
       other.close();
@@ -233,7 +233,10 @@ export function isSqliteFile(path: string): boolean {
 /** A millisecond apart. Whoever locks a WAL against readers does it for far less time. */
 const PIN_ATTEMPTS = 50;
 const INDEX_ATTEMPTS = 200;
-const FENCE_PATIENCE_MS = 10;
+/** Busy writers hand the lock from one to the next, and leave it free for microseconds only. */
+const FENCE_LOCK_MS = 20;
+const FENCE_CHECKPOINT_MS = 100;
+const TRIES_MAX = 100_000;
 /** Far more than the step of any file system's clock (FAT: 2 s). */
 const FINGERPRINT_AGE_MS = 3000;
 const SQLITE_MAGIC = "SQLite format 3\0";
@@ -245,6 +248,26 @@ function configure(connection: Database): void {
   connection.run("PRAGMA busy_timeout=0");
   // The last connection to close would delete the WAL, and with it the salts that prove what was captured.
   connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 1);
+}
+
+/** Tries until it succeeds or `limitMs` are over, without a pause: whoever holds the lock lets go of it for moments only. */
+function trying(limitMs: number, attempt: () => boolean): boolean {
+  const endMs = monotonicMs() + limitMs;
+  for (let i = 0; i < TRIES_MAX; i++) {
+    if (attempt()) return true;
+    if (monotonicMs() >= endMs) break;
+  }
+  return false;
+}
+
+function beginImmediate(connection: Database, path: string): boolean {
+  try {
+    connection.run("BEGIN IMMEDIATE");
+    return true;
+  } catch (error) {
+    if (isBusy(error)) return false;
+    throw asDatabaseError(path, error);
+  }
 }
 
 function passive(connection: Database): CheckpointResult {

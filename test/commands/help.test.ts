@@ -1,0 +1,218 @@
+// Goal: the help tells the truth: every flag it shows is understood, every example can be typed as it is, every default
+// is the documented one; and asking for help never does anything else.
+import { describe, expect, test } from "bun:test";
+import { readdirSync, readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { tempDir } from "../support/temp.ts";
+import { expectOneError, succeed, walsync } from "./run.ts";
+
+const dir = tempDir();
+const readme = readFileSync(resolve(import.meta.dir, "../../README.md"), "utf8");
+const rootHelp = (await succeed(["--help"])).stdout;
+const commands = [...rootHelp.matchAll(/^ {2}([a-z]+) {2,}\S/gm)].map((match) => match[1] ?? "");
+
+interface ShownFlag {
+  name: string;
+  short: string | undefined;
+  /** What stands for its value; undefined for a switch. */
+  value: string | undefined;
+  text: string;
+}
+
+interface Help {
+  text: string;
+  usage: string;
+  flags: ShownFlag[];
+  examples: string[];
+}
+
+const helps = new Map<string, Help>();
+for (const command of commands) {
+  const { stdout } = await succeed([command, "--help"], { cwd: dir });
+  const flagLine = /^ {2}(?:-([a-zA-Z]), | {4})--([a-z][a-z-]*)(?: (\S+))? {2,}(\S.*)$/gm;
+  helps.set(command, {
+    text: stdout,
+    usage: /^Usage:\n {2}(.+)$/m.exec(stdout)?.[1] ?? "",
+    flags: [...stdout.matchAll(flagLine)].map(([, short, name = "", value, text = ""]) => ({
+      name,
+      short,
+      value,
+      text,
+    })),
+    examples: [...stdout.matchAll(/^ {2}# \S.*\n {2}(walsync .+)$/gm)].map((match) => match[1] ?? ""),
+  });
+}
+const each = [...helps].map(([command, help]) => ({ command, ...help }));
+
+describe("the program", () => {
+  test.each([[["-h"]], [["help"]], [["help", "--help"]]])("says the same for %p as for --help", async (args) => {
+    expect(await succeed(args)).toEqual({ status: 0, stdout: rootHelp, stderr: "" });
+  });
+
+  test("names its commands and no others", async () => {
+    const source = readFileSync(resolve(import.meta.dir, "../../src/main.ts"), "utf8");
+    expect(commands).toEqual(
+      [...source.matchAll(/import\("\.\/commands\/([a-z]+)\.ts"\)/g)].map((match) => match[1] ?? ""),
+    );
+    expect(commands.length).toBeGreaterThan(3);
+    const outcome = await walsync([]);
+    expectOneError(outcome, "E_USAGE", /a command is missing\nhint: Commands: .*walsync --help/);
+    expect(outcome.stderr).toContain(commands.join(", "));
+  });
+
+  test.each([
+    ["wacth", "watch"],
+    ["snapshots", "snapshot"],
+    ["RESTORE", "restore"],
+    ["rest", "restore"],
+    ["lst", "list"],
+  ])("takes %s for %s", async (typed, meant) => {
+    for (const args of [[typed], [typed, "--help"], ["help", typed]]) {
+      expectOneError(
+        await walsync(args),
+        "E_USAGE",
+        new RegExp(`${typed}: no such command\nhint: Did you mean ${meant}\\?`),
+      );
+    }
+  });
+
+  test.each([["version"], ["xyzzy"], ["constructor"], ["__proto__"]])("makes no guess at %s", async (typed) => {
+    expectOneError(await walsync([typed]), "E_USAGE", /no such command\nhint: Commands: watch, .*--help/);
+  });
+
+  test("--version stands alone and is what -V says", async () => {
+    const { stdout } = await succeed(["--version"]);
+    expect(await succeed(["-V"])).toEqual({ status: 0, stdout, stderr: "" });
+    expectOneError(await walsync(["--version", "--json"]), "E_USAGE", /--version stands alone, found "--json"/);
+  });
+});
+
+describe.each(each)("help of $command", ({ command, text, usage, flags, examples }) => {
+  test("begins with a sentence, has its parts in order, and ends in examples", () => {
+    expect(text).toMatch(/^[A-Z][^\n]+\.\n\nUsage:\n/);
+    const headings = [...text.matchAll(/^([A-Z][a-z ]+):$/gm)].map((match) => match[1] ?? "");
+    expect(headings.filter((heading) => heading !== "Arguments")).toEqual([
+      "Usage",
+      "Flags",
+      "Common flags",
+      "Examples",
+    ]);
+    expect(text.trimEnd().split("\n").at(-1)).toStartWith(`  walsync ${command} `);
+    expect(text).not.toMatch(/[ \t]$|undefined|\[object/m);
+  });
+
+  test("is the same for -h and for help, at any place, whatever else is wrong; and touches nothing", async () => {
+    const wrong = [command, "--nonsense", "-b", "bucket", "x", "y"];
+    for (const args of [
+      [command, "-h"],
+      ["help", command],
+      [...wrong, "--help"],
+      [command, "--help", ...wrong],
+    ]) {
+      expect(await succeed(args, { cwd: dir })).toEqual({ status: 0, stdout: text, stderr: "" });
+    }
+    expect(readdirSync(dir)).toEqual([]);
+  });
+
+  test("behind -- it is an argument", async () => {
+    const { status, stdout } = await walsync([command, "--", "--help"], { cwd: dir });
+    expect({ status, stdout }).toEqual({ status: 2, stdout: "" });
+  });
+
+  test("shows the usage that the README shows", () => {
+    const rows = [...readme.matchAll(/^\| `([a-z]+ ?[^`]*)` +\|/gm)].map((match) => match[1] ?? "");
+    const row = rows.find((one) => one.split(" ")[0] === command);
+    const order = (line: string) =>
+      line
+        .split(/ (?=-)/)
+        .sort()
+        .join(" ");
+    expect(order(usage)).toBe(order(`walsync ${row} [flags]`));
+  });
+
+  test("shows every required flag in its usage, and no other", () => {
+    const shown = [...usage.matchAll(/ -([a-z]) /g)].map((match) => match[1]);
+    const required = flags.filter((flag) => /\(required[,)]/.test(flag.text));
+    expect(shown.toSorted()).toEqual(required.map(({ short }) => short).toSorted());
+  });
+
+  test("shows only flags that are understood, with a value where it says so", async () => {
+    expect(flags.length).toBeGreaterThan(6);
+    const notHelp = flags.filter(({ name }) => name !== "help");
+    const refusals = await Promise.all(
+      notHelp.flatMap(({ name, short, value }) =>
+        [`--${name}`, ...(short === undefined ? [] : [`-${short}`])].map(async (flag) => {
+          // What is last and unknown is complained of only if everything before it was understood.
+          const given = value === undefined ? [flag] : [flag, "1"];
+          const known = await walsync([command, ...given, "--last-flag"]);
+          const alone = await walsync([command, flag]);
+          return {
+            flag,
+            known: known.stderr.split("\n")[0],
+            wantsValue: alone.stderr.includes(`${flag} needs a value`),
+          };
+        }),
+      ),
+    );
+    for (const { flag, known, wantsValue } of refusals) {
+      const shown = flags.find(({ name, short }) => flag === `--${name}` || flag === `-${short}`);
+      expect({ flag, known, wantsValue }).toEqual({
+        flag,
+        known: "walsync: E_USAGE --last-flag: no such flag",
+        wantsValue: shown?.value !== undefined,
+      });
+    }
+  });
+
+  test("shows every flag of the README that it understands", async () => {
+    const documented = new Set([...readme.matchAll(/--([a-z][a-z-]+[a-z])\b/g)].map((match) => match[1] ?? ""));
+    for (const name of documented) {
+      const { stderr } = await walsync([command, `--${name}`, "--last-flag"]);
+      const isUnderstood = !stderr.startsWith(`walsync: E_USAGE --${name}: no such flag`);
+      expect([name, isUnderstood && stderr !== ""]).toEqual([
+        name,
+        flags.some((flag) => flag.name === name && name !== "help"),
+      ]);
+    }
+  });
+
+  test("has examples that can be typed as they are", async () => {
+    expect(examples.length).toBeGreaterThan(1);
+    for (const example of examples) {
+      const words = [...example.matchAll(/'([^']*)'|(\S+)/g)].map((match) => match[1] ?? match[2] ?? "");
+      expect(words.slice(0, 2)).toEqual(["walsync", command]);
+      // A value of a common flag is looked at only when every flag and argument before it has been understood.
+      const outcome = await walsync([...words.slice(1), "--log-format", "none"], { cwd: dir });
+      expectOneError(outcome, "E_USAGE", /^walsync: E_USAGE --log-format: expected one of text, json, found "none"$/m);
+    }
+  });
+});
+
+test.each<[string, Record<string, string>]>([
+  [
+    "watch",
+    {
+      "wal-sync-interval": "1",
+      "snapshot-interval": "3600",
+      "checkpoint-interval": "60",
+      "min-checkpoint-pages": "1000",
+      "metrics-port": "16767",
+    },
+  ],
+  ["restore", { integrity: "quick" }],
+])("the defaults of %s are those that were promised", (command, defaults) => {
+  for (const [name, expected] of Object.entries(defaults)) {
+    const text = helps.get(command)?.flags.find((flag) => flag.name === name)?.text;
+    expect([name, /\(.*default ([^,)]+)/.exec(text ?? "")?.[1]]).toEqual([name, expected]);
+  }
+});
+
+test("every command that prints a result has --json; every command reads the same destination flags", () => {
+  for (const { command, flags } of each) {
+    const names = flags.map(({ name }) => name);
+    for (const name of ["bucket", "endpoint", "region", "quiet", "verbose", "log-format", "help"]) {
+      expect([command, names.includes(name)]).toEqual([command, true]);
+    }
+    if (command !== "watch") expect(names).toContain("json");
+  }
+});

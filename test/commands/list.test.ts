@@ -1,0 +1,220 @@
+// Goal: list tells what can be restored, the same in its table and as JSON, and what it tells can be asked for.
+import { Database } from "bun:sqlite";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
+import { mkdirSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { formatBytes } from "../../src/log.ts";
+import { tempDir } from "../support/temp.ts";
+import { startVersitygw } from "../support/versitygw.ts";
+import { expectOneError, s3Access, succeed, walsync } from "./run.ts";
+
+const dir = tempDir();
+const bucket = join(dir, "bucket");
+const server = await startVersitygw();
+/** Name at the destination and how many transactions are shipped under it. */
+const DATABASES: [name: string, snapshots: number][] = [
+  ["app", 3],
+  ["größe 1", 1],
+  ["tenants/7", 2],
+];
+
+interface Listed {
+  name: string;
+  layout: string;
+  txid: number;
+  snapshots: number;
+  increments: number;
+  bytes: number;
+  oldest: string;
+  newest: string;
+}
+
+beforeAll(async () => {
+  for (const [i, [name, snapshots]] of DATABASES.entries()) {
+    const app = new Database(join(dir, `${i}.db`), { create: true });
+    app.run("pragma journal_mode = wal");
+    app.run("create table item (id integer primary key, body)");
+    for (let n = 0; n < snapshots; n++) {
+      app.run("insert into item (body) values (randomblob(?))", [3000 * (i + 1)]);
+      await succeed(["snapshot", `${name}=${i}.db`, "-b", "bucket"], { cwd: dir });
+    }
+    app.close();
+  }
+}, 20_000);
+afterAll(() => server?.stop());
+
+async function listed(
+  url: string,
+  options: Parameters<typeof succeed>[1] = {},
+  flags: string[] = [],
+): Promise<Listed[]> {
+  const { stdout, stderr } = await succeed(["list", "-b", url, "--json", ...flags], { cwd: dir, ...options });
+  expect(stderr).toBe("");
+  expect(stdout.trimEnd().split("\n")).toHaveLength(1);
+  const parsed = JSON.parse(stdout) as { databases: Listed[] };
+  expect(Object.keys(parsed)).toEqual(["databases"]);
+  return parsed.databases;
+}
+
+/** The cells of the table, by the columns that its header gives. */
+async function tableOf(url: string): Promise<Record<string, string>[]> {
+  const { stdout, stderr } = await succeed(["list", "-b", url], { cwd: dir });
+  expect(stderr).toBe("");
+  const [header = "", ...lines] = stdout.trimEnd().split("\n");
+  const names = header.split(/ {2,}/);
+  return lines.map((line) => {
+    const cells = line.split(/ {2,}/);
+    expect(cells).toHaveLength(names.length);
+    return Object.fromEntries(names.map((name, i) => [name, cells[i] ?? ""]));
+  });
+}
+
+test("JSON has the promised fields, and says what the destination holds", async () => {
+  const databases = await listed("bucket");
+  expect(databases.map(({ name }) => name)).toEqual(DATABASES.map(([name]) => name));
+  for (const [i, database] of databases.entries()) {
+    const fields = ["bytes", "increments", "layout", "name", "newest", "oldest", "snapshots", "txid"];
+    expect(Object.keys(database).sort()).toEqual(fields);
+    const files = readdirSync(join(bucket, database.name)).filter((name) => name.endsWith(".ltx"));
+    const snapshots = files.filter((name) => name.startsWith("00000001-"));
+    expect(database).toMatchObject({
+      layout: "walsync",
+      txid: DATABASES[i]?.[1],
+      snapshots: snapshots.length,
+      increments: files.length - snapshots.length,
+      bytes: files.reduce((sum, name) => sum + statSync(join(bucket, database.name, name)).size, 0),
+    });
+    expect(snapshots.length).toBe(DATABASES[i]?.[1] ?? 0);
+    for (const time of [database.oldest, database.newest]) expect(new Date(time).toISOString()).toBe(time);
+    expect(database.oldest === database.newest).toBe(database.txid === 1);
+    expect(database.oldest <= database.newest).toBe(true);
+  }
+});
+
+test("the table says the same as JSON, cell by cell, in columns", async () => {
+  const [databases, rows] = [await listed("bucket"), await tableOf("bucket")];
+  expect(rows.map(({ OLDEST: _, NEWEST: __, ...row }) => row)).toEqual(
+    databases.map((database) => ({
+      NAME: database.name,
+      LAYOUT: database.layout,
+      TXID: String(database.txid),
+      SNAPSHOTS: String(database.snapshots),
+      INCREMENTS: String(database.increments),
+      SIZE: formatBytes(database.bytes),
+    })),
+  );
+  for (const [i, { OLDEST = "", NEWEST = "" }] of rows.entries()) {
+    for (const [cell, time = ""] of [
+      [OLDEST, databases[i]?.oldest],
+      [NEWEST, databases[i]?.newest],
+    ] as const) {
+      expect(cell).toMatch(/^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ$/);
+      expect(Math.abs(Date.parse(cell) - Date.parse(time))).toBeLessThan(1000);
+    }
+  }
+  const lines = (await succeed(["list", "-b", "bucket"], { cwd: dir })).stdout.trimEnd().split("\n");
+  const ends = (pattern: RegExp) =>
+    new Set(lines.map((line) => (pattern.exec(line)?.index ?? -1) + (pattern.exec(line)?.[0].length ?? 0)));
+  expect(new Set(lines.map((line) => line.search(/LAYOUT|walsync/))).size).toBe(1);
+  expect(ends(/(LAYOUT|walsync) +\S+/).size).toBe(1);
+  expect(lines.filter((line) => line !== line.trimEnd())).toEqual([]);
+});
+
+test("a file URL, a path with / behind it and an absolute path mean the same", async () => {
+  const expected = await listed("bucket");
+  for (const url of ["bucket/", "./bucket", bucket, `file://${bucket}`]) expect(await listed(url)).toEqual(expected);
+});
+
+test("a folder of the destination lists what is below it, under the names that restore takes there", async () => {
+  const [seven] = await listed("bucket/tenants");
+  expect(seven?.name).toBe("7");
+  await succeed(["restore", "7", "-b", "bucket/tenants", "-o", "seven.db"], { cwd: dir });
+});
+
+test("what JSON tells can be asked for: oldest is the first restore point, newest the last", async () => {
+  for (const { name, txid, oldest, newest } of await listed("bucket")) {
+    for (const [time, expected] of [
+      [oldest, 1],
+      [newest, txid],
+    ] as const) {
+      const output = `${crypto.randomUUID()}.db`;
+      const args = ["restore", name, "-b", "bucket", "-o", output, "--point-in-time", time, "--json"];
+      expect(JSON.parse((await succeed(args, { cwd: dir })).stdout)).toMatchObject({ txid: expected, time });
+    }
+  }
+});
+
+// Bug: OLDEST is cut down to the second, and so lies before the first restore point: E_NOT_FOUND. Rounded up it would work.
+test.failing("what the table tells can be asked for, too", async () => {
+  for (const { NAME = "", OLDEST = "" } of await tableOf("bucket")) {
+    const output = `${crypto.randomUUID()}.db`;
+    await succeed(["restore", NAME, "-b", "bucket", "-o", output, "--point-in-time", OLDEST], { cwd: dir });
+  }
+});
+
+test("files of others and files that are half written are not databases", async () => {
+  const expected = await listed("bucket");
+  mkdirSync(join(bucket, "notes"));
+  for (const path of [
+    "README.txt",
+    "00000001-00000001.ltx",
+    "notes/a.txt",
+    "notes/1-1.ltx",
+    "app/.tmp-0123456789abcdef",
+    "app/notes.md",
+    "app/000000001-00000009.ltx",
+  ]) {
+    writeFileSync(join(bucket, path), "somebody else's");
+  }
+  expect(await listed("bucket")).toEqual(expected);
+});
+
+test("nothing is written, whatever is listed", async () => {
+  const before = (readdirSync(dir, { recursive: true }) as string[]).sort();
+  await listed("bucket");
+  await tableOf("bucket");
+  expect((readdirSync(dir, { recursive: true }) as string[]).sort()).toEqual(before);
+});
+
+test("an empty destination has no databases, and that is no error", async () => {
+  mkdirSync(join(dir, "empty"));
+  expect(await listed("empty")).toEqual([]);
+  const { stdout } = await succeed(["list", "-b", "empty"], { cwd: dir });
+  expect(stdout).toBe(`${join(dir, "empty")}: no databases\n`);
+});
+
+test("a file whose header is damaged is an error that names it, never a wrong line", async () => {
+  mkdirSync(join(dir, "damaged", "app"), { recursive: true });
+  const path = join(dir, "damaged", "app", "00000001-00000001.ltx");
+  await Bun.write(path, Bun.file(join(bucket, "app", "00000001-00000001.ltx")));
+  expect(await listed("damaged")).toHaveLength(1);
+  truncateSync(path, 60);
+  for (const flags of [[], ["--json"]]) {
+    const outcome = await walsync(["list", "-b", "damaged", ...flags], { cwd: dir });
+    expectOneError(outcome, "E_LTX", /app\/00000001-00000001\.ltx: .*expected 100 bytes, found 60/);
+  }
+});
+
+describe.skipIf(server === null)("a bucket", () => {
+  const { flags, env } = server === null ? { flags: [], env: {} } : s3Access(server);
+
+  test("is listed as a directory is: empty, with several databases, and below a prefix", async () => {
+    await server?.createBucket("backups");
+    expect(await listed("s3://backups", { env }, flags)).toEqual([]);
+    expect((await succeed(["list", "-b", "s3://backups/prod", ...flags], { env })).stdout).toBe(
+      "s3://backups/prod: no databases\n",
+    );
+    for (const name of ["b", "größe 1", "a/b"]) {
+      await succeed(["snapshot", `${name}=0.db`, "-b", "s3://backups/prod", ...flags, "--state-dir", name], {
+        cwd: dir,
+        env,
+      });
+    }
+    const databases = await listed("s3://backups/prod/", { env }, flags);
+    expect(databases.map(({ name }) => name)).toEqual(["a/b", "b", "größe 1"]);
+    for (const database of databases) expect(database).toMatchObject({ txid: 1, snapshots: 1, increments: 0 });
+    const whole = await listed("s3://backups", { env: { ...env, AWS_ENDPOINT_URL_S3: server?.endpoint ?? "" } });
+    expect(whole).toEqual(databases.map((database) => ({ ...database, name: `prod/${database.name}` })));
+    expect(await listed("s3://backups/pro", { env }, flags)).toEqual([]);
+  });
+});
