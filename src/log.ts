@@ -101,10 +101,10 @@ export function printJson(value: unknown): void {
 
 /**
  * `text` without secrets: the values of AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, as they are or percent-encoded,
- * and the user and password of any URL.
+ * and the user and password of any URL. A password may have a "/" in it, as keys of AWS do.
  */
 export function redact(text: string, env: Readonly<Record<string, string | undefined>> = process.env): string {
-  let safe = text.replaceAll(/([a-z][a-z0-9+.-]*:\/\/)[^/?#\s@"']*(?::[^/?#\s"']*)?@/gi, "$1***@");
+  let safe = text.replaceAll(CREDENTIALS_IN_URL, "$1***@");
   for (const name of ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]) {
     const secret = env[name];
     // Shorter values cannot be real keys, and hiding every "a" would hide the message.
@@ -211,6 +211,8 @@ export function formatEvent(
 
 const STDOUT = 1;
 const STDERR = 2;
+/** What stands between "scheme:" and the last "@" of the word, if a user or a colon comes before any slash. */
+const CREDENTIALS_IN_URL = /(\b[a-z][a-z0-9+.-]*:(?:\/\/)?)(?:[^/?#\s@"']*:[^\s"']*|[^/?#\s@"']+)@/gi;
 const MIN_SECRET_LENGTH = 4;
 const BAR_INTERVAL_MS = 100;
 const LINE_INTERVAL_MS = 10_000;

@@ -85,13 +85,13 @@ function printTable(rows: readonly ListedDatabase[], url: string): void {
     String(row.snapshots),
     String(row.increments),
     formatBytes(row.bytes),
-    shortTime(row.oldest),
-    shortTime(row.newest),
+    row.oldest === null ? "-" : toSecond(row.oldest, Math.ceil),
+    toSecond(row.newest, Math.floor),
   ]);
   print(table([header, ...lines], [2, 3, 4, 5]));
 }
 
-/** Cut to seconds downwards, so that what is shown can be asked for as --point-in-time … of the newest is a moment early. */
-function shortTime(iso: string | null): string {
-  return iso === null ? "-" : iso.replace(/\.\d+Z$/, "Z");
+/** What is shown can be asked for as --point-in-time: the oldest rounded up, or it would lie before the first restore point. */
+function toSecond(iso: string, round: (seconds: number) => number): string {
+  return new Date(round(Date.parse(iso) / 1000) * 1000).toISOString().replace(".000Z", "Z");
 }

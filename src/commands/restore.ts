@@ -1,5 +1,6 @@
 /** `walsync restore`: a database from its files, as it was at any moment. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { requireName } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
 import type { RestoreTarget } from "../restore/restore.ts";
@@ -32,6 +33,7 @@ export default defineWalsyncCommand({
   ],
   async run({ flags, positionals, env, signal }) {
     const target = parsePointInTime(flags.pointInTime);
+    requireName(positionals.name);
     const destination = await destinationOf(flags, env, signal);
     const { restoreDatabase } = await import("../restore/restore.ts");
     const startedMs = Date.now();
@@ -73,7 +75,9 @@ export function parsePointInTime(text: string | undefined): RestoreTarget {
   if (txid !== undefined) return { kind: "txid", txid: BigInt(txid) };
   const match = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z|[+-]\d\d:?\d\d)?)?$/i.exec(text.trim());
   const atMs = match === null ? Number.NaN : Date.parse(`${match[1]}T${match[2] ?? "00:00"}${match[3] ?? "Z"}`);
-  if (Number.isFinite(atMs)) return { kind: "time", atMs };
+  // 30 February would be read as a day in March.
+  const isDay = match !== null && new Date(`${match[1]}T00:00Z`).toJSON()?.startsWith(match[1]!) === true;
+  if (isDay && Number.isFinite(atMs)) return { kind: "time", atMs };
   throw new WalsyncError(
     "E_USAGE",
     `--point-in-time: expected a time like 2026-05-01T12:00:00Z or txid:N, found ${JSON.stringify(text)}`,

@@ -133,7 +133,7 @@ function parseS3Url(text: string): DestinationAddress {
   const place = queryStart === -1 ? rest : rest.slice(0, queryStart);
   const slash = place.indexOf("/");
   const bucket = slash === -1 ? place : place.slice(0, slash);
-  if (bucket.includes("@")) {
+  if (bucket.includes("@") || (bucket.includes(":") && place.includes("@"))) {
     throw usage(
       text,
       "a user or password before the bucket",
@@ -209,7 +209,7 @@ function usage(text: string, found: string, hint: string, cause?: unknown): Wals
   });
 }
 
-/** The text without what may be a secret: a user and password, and the query. */
+/** The text without what may be a secret: everything up to the last "@", and the query. */
 function redactUrl(text: string): string {
-  return text.replace(/\/\/[^/]*@/, "//***@").replace(/\?.*$/s, "?...");
+  return text.replace(/^([a-z0-9+.-]*:(?:\/\/)?)?.*@/is, "$1***@").replace(/\?.*$/s, "?...");
 }

@@ -17,7 +17,7 @@ import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
-import { claimsTxid, Outbox, type OutboxFile } from "./outbox.ts";
+import { claimsTxid, Outbox, OutboxDamage, type OutboxFile } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
 import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
 
@@ -67,7 +67,8 @@ export class LocalState {
   /**
    * Brings position and table up to the newest file of the outbox. The database's WAL gives the checksums that the cursor
    * needs, and its file the proof that nothing happened since a clean stop.
-   * Throws LtxError if a file of the outbox is damaged: it was never acknowledged, and must not be shipped.
+   * Throws LtxError if a file of the outbox is damaged, missing or of another chain: what waits was never acknowledged, and must
+   * not be shipped.
    */
   recover(database: PinnedDatabase): void {
     if (this.position === null) return;
@@ -77,6 +78,7 @@ export class LocalState {
       if (!claimsTxid(file) || file.maxTxid <= this.position.captured.txid) continue;
       this.position.captured = this.#replay(file, walFd, this.position.captured);
     }
+    this.#requireGapless();
     const { captured, file } = this.position;
     const head = database.walIndex();
     const untouched = file !== null && captured.txid === stoppedAt && file === database.fingerprint();
@@ -182,6 +184,15 @@ export class LocalState {
     rmSync(this.#tablePath, { force: true });
   }
 
+  /** Everything that is captured and not acknowledged must be there to be shipped. */
+  #requireGapless(): void {
+    const { shippedTxid, captured } = this.position!;
+    let reached = shippedTxid;
+    for (const file of this.outbox.files) if (claimsTxid(file) && file.minTxid === reached + 1n) reached = file.maxTxid;
+    if (reached >= captured.txid) return;
+    throw new OutboxDamage(`${this.outbox.folder}: expected a file with txid ${reached + 1n}, found none`);
+  }
+
   /** What `captured` is once a file of the outbox is counted in. */
   #replay(file: OutboxFile, walFd: number, before: Captured): Captured {
     const pgnos: number[] = [];
@@ -200,6 +211,10 @@ export class LocalState {
       reader.close();
     }
     const { header, trailer } = reader;
+    const follows = header.minTxid === before.txid + 1n && header.preApplyChecksum === before.checksum;
+    if (header.maxTxid !== file.maxTxid || !follows) {
+      throw new OutboxDamage(`${file.path}: expected what follows on from txid ${before.txid}, found another file`);
+    }
     const change: PageChecksums = {
       pgnos: Uint32Array.from(pgnos),
       high: Uint32Array.from(high),

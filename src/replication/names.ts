@@ -68,7 +68,7 @@ export function nameSources(
 // --- internal ---
 
 const GLOB_CHARACTERS = /[*?[\]{}]/;
-const GIVEN_NAME = /^([^=/\\]+(?:\/[^=/\\]+)*)=(.+)$/;
+const GIVEN_NAME = /^([^=/\\]+(?:\/[^=/\\]+)*)=(.+)$/s;
 
 function readSources(argument: string): Source[] {
   try {

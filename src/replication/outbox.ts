@@ -37,13 +37,13 @@ export function isSnapshotAt(range: TxidRange, txid: Txid): boolean {
 export class OutboxDamage extends LtxError {}
 
 export class Outbox {
-  readonly #folder: string;
+  readonly folder: string;
   readonly #files: OutboxFile[];
   #sizeBytes = 0;
 
   /** Opens the folder, and removes what a crash left half written. */
   constructor(folder: string) {
-    this.#folder = folder;
+    this.folder = folder;
     mkdirSync(folder, { recursive: true, mode: 0o700 });
     const names = readdirSync(folder);
     for (const name of names) if (name.includes(".tmp")) rmSync(join(folder, name), { force: true });
@@ -65,7 +65,7 @@ export class Outbox {
   /** Starts a file. Nothing is visible before `Staging.commit`. */
   stage(header: LtxHeader, commits: number): Staging {
     const name = `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.${commits}.ltx`;
-    return new Staging(join(this.#folder, name), header, commits, (file) => {
+    return new Staging(join(this.folder, name), header, commits, (file) => {
       assert(!this.#files.some(({ path }) => path === file.path), "a file is staged once");
       this.#files.push(file);
       this.#sizeBytes += file.sizeBytes;

@@ -6,7 +6,7 @@
  * is zero. Changes reach the file only after the LTX file that carries those pages is staged; the stamp says up to
  * which txid they are durable, and `applyChange` may be repeated for any later file of the outbox.
  */
-import { closeSync, ftruncateSync, openSync, rmSync } from "node:fs";
+import { closeSync, fstatSync, ftruncateSync, openSync, rmSync } from "node:fs";
 import { assert } from "../assert.ts";
 import { announceWrite, asDiskError, renameDurably, syncFile, writeFully } from "../durable.ts";
 import { ChecksumAccumulator } from "../ltx/checksum.ts";
@@ -115,8 +115,10 @@ export class PageTable {
     }
   }
 
+  /** Entries that the file does not have are zero: the size in a damaged header must not keep us busy. */
   #xorRange(sum: ChecksumAccumulator, firstPgno: number, lastPgno: number): void {
-    for (let pgno = firstPgno; pgno <= lastPgno; pgno++) {
+    const last = Math.min(lastPgno, Math.ceil((fstatSync(this.#fd).size - HEADER_SIZE) / ENTRY_SIZE));
+    for (let pgno = firstPgno; pgno <= last; pgno++) {
       const at = this.#blocks.load(pgno);
       sum.xorPage(this.#blocks.words[at + 1]!, this.#blocks.words[at]!);
     }

@@ -17,7 +17,7 @@ import { Delivery, type Patience, untilAborted } from "./delivery.ts";
 import { asFault, changed, FaultLog, replaced } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
-import { LocalState } from "./local-state.ts";
+import { LocalState, stateFolderOf } from "./local-state.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
 import { OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
@@ -123,7 +123,8 @@ export class Replicator {
       const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
       cleanUp.push(() => database.close());
       if (this.#lock === null) {
-        this.#lock = acquireLock(stateFolder, path);
+        // Beside the database, wherever the state is: two state directories must not mean two writers.
+        this.#lock = acquireLock(stateFolderOf(path, undefined), path);
         cleanUp.push(() => this.#releaseLock());
       }
       const state = new LocalState(stateFolder, destination.url, name);
@@ -229,15 +230,16 @@ export class Replicator {
    */
   async stop(deadline: AbortSignal): Promise<number> {
     try {
-      await this.#lastSync(deadline);
-    } catch (error) {
-      this.#failure = asFault(this.path, error);
+      await this.#lastSync(deadline).catch((error) => {
+        this.#failure = asFault(this.path, error);
+      });
+      const left = this.waitingFiles;
+      if (this.#phase.kind !== "fenced") this.#phase = { kind: "closed" };
+      await this.#close();
+      return left;
+    } finally {
+      this.#releaseLock();
     }
-    const left = this.waitingFiles;
-    if (this.#phase.kind !== "fenced") this.#phase = { kind: "closed" };
-    await this.#close();
-    this.#releaseLock();
-    return left;
   }
 
   async #lastSync(deadline: AbortSignal): Promise<void> {

@@ -357,7 +357,7 @@ function asDatabaseError(path: string, error: unknown): WalsyncError {
   if (errno === "ENOENT") {
     return new WalsyncError("E_DATABASE", `${path}: expected a database file, found nothing`, {
       ...detail,
-      hint: "Check the path, or use --restore-if-missing to fetch it from the destination.",
+      hint: "Check the path. What a destination holds can be fetched with: walsync restore",
     });
   }
   if (errno !== undefined && /^(EACCES|EPERM|EROFS|SQLITE_(CANTOPEN|READONLY)(_\w+)?)$/.test(errno)) {

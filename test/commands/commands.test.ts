@@ -47,7 +47,7 @@ async function succeed(...args: string[]): Promise<Finished> {
 
 /** Starts `watch`; resolves when it says that it replicates. */
 async function startWatch(...args: string[]): Promise<{ child: Bun.Subprocess; log: () => string }> {
-  const child = Bun.spawn([compiledBinary(), "watch", ...args], {
+  const child = Bun.spawn([compiledBinary(), "watch", "--no-metrics", ...args], {
     env: { PATH: process.env.PATH ?? "" },
     stdin: "ignore",
     stdout: "ignore",

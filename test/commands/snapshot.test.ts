@@ -196,8 +196,7 @@ describe("while another process watches the database", () => {
     });
   });
 
-  // Bug: the lock lies in the state directory. With another one both write to one chain, and the watcher is fenced off.
-  test.failing("it is refused with another --state-dir, too", async () => {
+  test("it is refused with another --state-dir, too", async () => {
     await watched(async (folder) => {
       await insert();
       const outcome = await walsync(["snapshot", "app.db", "-b", "bucket", "--state-dir", "elsewhere"], {

@@ -141,7 +141,7 @@ function startWriter(path: string, pageSize: number, writerSeed: number) {
 
 function startWatch(env: Record<string, string>, bucket: string, log: string) {
   const paths = DATABASES.map(({ path }) => path);
-  const args = ["watch", ...paths, "-b", bucket, "--wal-sync-interval", "100ms", "--verbose"];
+  const args = ["watch", ...paths, "-b", bucket, "--wal-sync-interval", "100ms", "--verbose", "--no-metrics"];
   const child = Bun.spawn([compiledBinary(), ...args], {
     env: { PATH: process.env.PATH ?? "", ...env },
     stdin: "ignore",
