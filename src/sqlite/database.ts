@@ -15,7 +15,9 @@ import { monotonicMs } from "../clock.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
 import { isValidPageSize } from "../page.ts";
+import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
+import { cursorAtStart, readWalHeader, scanWal } from "./wal-reader.ts";
 
 export interface OpenOptions {
   /** Switch a database in another journal mode to WAL instead of refusing it. The only write walsync ever asks for. */
@@ -201,13 +203,33 @@ export class PinnedDatabase {
     return fstatSync(this.walFd).size;
   }
 
-  /** Ends the pin. A WAL with something in it stays, even if this was the last connection: its salts are proof. */
+  /**
+   * Ends the pin. A WAL with something in it stays, even if this was the last connection: its salts are proof. Not so if a
+   * writer died in the middle of a commit: the next one to open such a WAL would find the transaction committed, although it
+   * is visible to nobody now. The last connection to close then removes the WAL, and with it what was never committed.
+   */
   close(): void {
-    if (this.walSizeBytes() === 0) this.#connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 0);
+    if (this.walSizeBytes() === 0 || this.#hasHiddenCommit()) {
+      this.#connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 0);
+    }
     this.#connection.close();
     closeSync(this.#shmFd);
     closeSync(this.walFd);
     closeSync(this.databaseFd);
+  }
+
+  /** True if whole transactions stand behind the last frame that the WAL index knows of. */
+  #hasHiddenCommit(): boolean {
+    const head = this.tryWalIndex();
+    const header = readWalHeader(this.walFd);
+    if (head === null || header === null || header.salt1 !== head.salt1 || header.salt2 !== head.salt2) return false;
+    const end = cursorAtStart(header);
+    if (head.frameCount > 0) {
+      end.walOffset = walFrameOffset(head.frameCount, this.pageSize);
+      end.checksum1 = head.checksum1;
+      end.checksum2 = head.checksum2;
+    }
+    return scanWal(this.walFd, this.pageSize, end, Number.POSITIVE_INFINITY).commitCount > 0;
   }
 }
 

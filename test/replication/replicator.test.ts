@@ -2,9 +2,10 @@
 // that was captured, and the newest one at last. Each scenario is a known way to lose data.
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
-import { copyFileSync, readdirSync, renameSync, rmSync } from "node:fs";
+import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
+import { framesOf, resealed } from "../support/sqlite-wal.ts";
 import { tempDir } from "../support/temp.ts";
 import { Host } from "./host.ts";
 
@@ -245,6 +246,32 @@ describe("while nobody looks", () => {
       host.checkpoint("TRUNCATE");
       host.insert(1, 10);
     });
+    await expectNewest(host);
+  });
+
+  // A writer that is killed between its last frame and the WAL index leaves a commit that nobody sees, until the WAL is
+  // recovered by whoever opens it first.
+  test("a writer that died in the middle of a commit: what nobody could see does not come back", async () => {
+    const host = await liveHost();
+    host.insert(2);
+    await host.settle();
+    const content = host.content();
+    const wal = readFileSync(`${host.path}-wal`);
+    const frame = Buffer.alloc(24 + 4096);
+    frame.writeUInt32BE(2, 0);
+    frame.writeUInt32BE(content.length / 4096, 4);
+    wal.copy(frame, 8, 16, 24);
+    frame.set(content.subarray(4096, 8192), 24);
+    frame[24 + 4000]! ^= 1;
+    const isBigEndian = wal.readUInt8(3) === 0x83;
+    const committed = framesOf(wal, 4096).filter(({ offset }) => wal.readUInt32BE(offset + 8) === wal.readUInt32BE(16));
+    const end = committed.at(-1)!.offset + 24 + 4096;
+    const withHidden = resealed(Buffer.concat([wal.subarray(0, end), frame]), 4096, isBigEndian);
+    host.closeApp();
+    writeFileSync(`${host.path}-wal`, withHidden);
+    await host.stop();
+    expect(Buffer.compare(host.content(), content)).toBe(0);
+    await host.start();
     await expectNewest(host);
   });
 
