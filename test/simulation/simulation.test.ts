@@ -9,8 +9,8 @@ import { CANARIES } from "./canaries.ts";
 const ROOT = resolve(import.meta.dir, "../..");
 const SEEDS = 250;
 const STEPS = 60;
-/** Enough for each canary to be found, as a rule in the first few dozens. */
-const CANARY_SEEDS = 400;
+/** Enough for each canary to be found, as a rule in the first few dozens, at the latest after some hundreds. */
+const CANARY_SEEDS = 1500;
 const random = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 2 ** 30));
 const copies: string[] = [];
 
