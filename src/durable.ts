@@ -2,7 +2,20 @@
  * Durable file operations: nothing counts as written until the file and the folder that names it are on the disk.
  * Every step that a crash may come before is announced to an observer: simulations crash there.
  */
-import { closeSync, fstatSync, fsyncSync, openSync, renameSync, rmSync, statSync, writeSync } from "node:fs";
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  fstatSync,
+  fsyncSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from "node:fs";
 import { dirname } from "node:path";
 import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
 
@@ -11,6 +24,27 @@ export type DurableStep = "write" | "sync" | "rename" | "remove";
 /** Calls `observer` before every durable step of this process; null ends that. For simulations. */
 export function observeDurableSteps(observer: ((step: DurableStep, path: string) => void) | null): void {
   announce = observer ?? (() => {});
+}
+
+/**
+ * Makes a folder that only its owner can enter. Throws E_DISK for a symbolic link, which could lead to where somebody else
+ * wants files written or emptied, and what the file system throws.
+ */
+export function makePrivateFolder(path: string): void {
+  mkdirSync(path, { recursive: true, mode: PRIVATE_FOLDER });
+  const { mode } = lstatSync(path);
+  if ((mode & constants.S_IFMT) === constants.S_IFLNK) {
+    throw new WalsyncError("E_DISK", `${path}: expected a folder of walsync's own, found a symbolic link`, {
+      hint: "Remove the link. To keep walsync's own files elsewhere, use --state-dir.",
+    });
+  }
+  if ((mode & OPEN_TO_WRITERS) !== 0) chmodSync(path, PRIVATE_FOLDER);
+}
+
+/** Opens a file of our own for its owner alone, emptied, to read and write. A symbolic link is not followed: ELOOP. */
+export function openTempFile(path: string): number {
+  const { O_RDWR, O_CREAT, O_TRUNC, O_NOFOLLOW } = constants;
+  return openSync(path, O_RDWR | O_CREAT | O_TRUNC | O_NOFOLLOW, PRIVATE_FILE);
 }
 
 /** Makes the contents of an open file durable. `path` is what it is called. Throws E_DISK. */
@@ -36,7 +70,7 @@ export function removeFile(path: string): void {
 export function writeFileDurably(path: string, bytes: Uint8Array): void {
   const temp = `${path}.tmp`;
   try {
-    const fd = openSync(temp, "w", 0o600);
+    const fd = openTempFile(temp);
     try {
       writeFully(fd, bytes);
       syncFile(fd, temp);
@@ -112,11 +146,17 @@ function onDisk(path: string, action: () => void): void {
   }
 }
 
+const PRIVATE_FOLDER = 0o700;
+const PRIVATE_FILE = 0o600;
+const OPEN_TO_WRITERS = 0o022;
+
 let announce: (step: DurableStep, path: string) => void = () => {};
 
 const DISK_HINTS: Record<string, string> = {
   ENOSPC: "The disk is full. Free some space; the database and everything staged so far are unharmed.",
   EDQUOT: "The disk quota is used up. The database and everything staged so far are unharmed.",
+  ENOTDIR: "A part of the path is a file, not a folder.",
+  ELOOP: "A symbolic link is in the way, which walsync does not follow for its own files. Remove it.",
   EROFS: "The file system is read-only. Use --state-dir to keep walsync's own files elsewhere.",
   EACCES: "Give walsync permission to write there, or use --state-dir to keep its own files elsewhere.",
   EPERM: "Give walsync permission to write there, or use --state-dir to keep its own files elsewhere.",

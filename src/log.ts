@@ -85,13 +85,12 @@ export function logEvent(level: LogLevel, event: string, fields: LogFields = {})
 /** Writes a line of results to standard output. */
 export function print(line = ""): void {
   eraseBar();
-  writeFully(STDOUT, `${redact(line)}\n`);
+  writeFully(STDOUT, `${printable(redact(line))}\n`);
 }
 
 /** Writes a line to standard error as it is: for the final message of a failure. */
 export function printError(line: string): void {
-  eraseBar();
-  writeFully(STDERR, `${redact(line)}\n`);
+  writeLine(printable(redact(line)));
 }
 
 /** Writes a value as one line of JSON to standard output. A u64 becomes a number where none of its digits is lost. */
@@ -112,6 +111,14 @@ export function redact(text: string, env: Readonly<Record<string, string | undef
     safe = safe.replaceAll(secret, "***").replaceAll(encodeURIComponent(secret), "***");
   }
   return safe;
+}
+
+/**
+ * `text` without what a terminal obeys or hides: control characters but tab and line break, and those that change the
+ * direction of writing, as \uXXXX. Names of files and messages of servers are written by others. JSON stays the same JSON.
+ */
+export function printable(text: string): string {
+  return text.replaceAll(UNPRINTABLE, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
 }
 
 export interface Progress {
@@ -198,13 +205,14 @@ export function formatEvent(
 ): string {
   const given = Object.entries(fields).filter(([, value]) => value !== undefined);
   if (format === "json") {
-    return JSON.stringify({ time: at.toISOString(), level, event, ...Object.fromEntries(given) }, jsonReplacer);
+    return printable(
+      JSON.stringify({ time: at.toISOString(), level, event, ...Object.fromEntries(given) }, jsonReplacer),
+    );
   }
   const name = level.padEnd(5);
   const shown = color ? `\u001b[${LEVEL_COLORS[level]}m${name}\u001b[39m` : name;
-  return [`${at.toISOString()} ${shown} ${event}`, ...given.map(([key, value]) => `${key}=${fieldText(value)}`)].join(
-    " ",
-  );
+  const text = [event, ...given.map(([key, value]) => `${key}=${fieldText(value)}`)].join(" ");
+  return `${at.toISOString()} ${shown} ${printable(text)}`;
 }
 
 // --- internal ---
@@ -213,6 +221,8 @@ const STDOUT = 1;
 const STDERR = 2;
 /** What stands between "scheme:" and the last "@" of the word, if a user or a colon comes before any slash. */
 const CREDENTIALS_IN_URL = /(\b[a-z][a-z0-9+.-]*:(?:\/\/)?)(?:[^/?#\s@"']*:[^\s"']*|[^/?#\s@"']+)@/gi;
+// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for.
+const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g;
 const MIN_SECRET_LENGTH = 4;
 const BAR_INTERVAL_MS = 100;
 const LINE_INTERVAL_MS = 10_000;
@@ -238,13 +248,18 @@ const logger: ConsolaInstance = createConsola({
     {
       log({ date, type, args }) {
         const [event, fields] = args as [event: string, fields: LogFields];
-        const line = formatEvent(date, type as LogLevel, event, fields, settings.format, settings.color);
-        if (settings.sink === null) printError(line);
-        else settings.sink(redact(line));
+        const line = redact(formatEvent(date, type as LogLevel, event, fields, settings.format, settings.color));
+        if (settings.sink === null) writeLine(line);
+        else settings.sink(line);
       },
     },
   ],
 });
+
+function writeLine(line: string): void {
+  eraseBar();
+  writeFully(STDERR, `${line}\n`);
+}
 
 /** Waits for a slow reader, and gives up without a word on one that is gone: EPIPE is how `| head` says thanks. */
 function writeFully(fd: number, text: string): void {
@@ -274,7 +289,7 @@ function drawBar({ label, totalBytes, doneBytes, startedMs }: BarState, nowMs: n
   }
   // A line that wraps could not be erased with one carriage return.
   const columns = process.stderr.columns ?? 80;
-  writeFully(STDERR, `\r\u001b[2K${redact(line).slice(0, columns - 1)}`);
+  writeFully(STDERR, `\r\u001b[2K${printable(redact(line)).slice(0, columns - 1)}`);
   barIsDrawn = true;
 }
 

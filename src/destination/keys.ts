@@ -18,7 +18,7 @@ export function keyFault(key: string): string | null {
   if (key === "") return "is empty";
   if (key.startsWith("/")) return "is absolute";
   // biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for.
-  if (/[\u0000-\u001f\u007f]/.test(key)) return "holds a control character";
+  if (/[\u0000-\u001f\u007f-\u009f]/.test(key)) return "holds a control character";
   if (key.includes("\\")) return "holds a backslash";
   if (!key.isWellFormed()) return "is not valid Unicode";
   for (const segment of key.split("/")) {

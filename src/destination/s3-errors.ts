@@ -35,7 +35,7 @@ export function failureParts(error: unknown): FailureParts {
   const code = codes.find((one): one is string => typeof one === "string" && one !== "") ?? "";
   // Without a body (every answer to HEAD) the SDK makes up a name: it says no more than the status.
   const isMadeUp = /^(Unknown|UnknownError|Error|NotFound|[0-9]+)$/.test(code);
-  return { code: isMadeUp ? "" : code, status, message: messageOf(error) };
+  return { code: isMadeUp ? "" : code, status, message: messageOf(error).slice(0, MESSAGE_LENGTH_MAX) };
 }
 
 /** The error of a destination for anything that a request threw, except the signal's own reason. */
@@ -73,6 +73,8 @@ export function isMissingKey(error: unknown): boolean {
 
 // --- internal ---
 
+/** What a server says may be a whole web page. */
+const MESSAGE_LENGTH_MAX = 500;
 const CREDENTIALS_HINT = "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.";
 
 function judge(parts: FailureParts, context: RequestContext): { retryable: boolean; hint: string | undefined } {

@@ -6,9 +6,10 @@
  *
  * All misuse (wrong order, the lock page, a snapshot with holes) is a bug of the caller and fails an assertion.
  */
-import { closeSync, openSync, readSync, unlinkSync, writeSync } from "node:fs";
+import { closeSync, readSync, unlinkSync, writeSync } from "node:fs";
 import { assert } from "../assert.ts";
 import { KiB, MiB, putUvarint } from "../bytes.ts";
+import { openTempFile } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
 import { lockPgno } from "../page.ts";
 import { CHECKSUM_FLAG, Crc64 } from "./checksum.ts";
@@ -249,7 +250,7 @@ class IndexSpool {
     }
     const path = this.#path;
     if (this.#fd === null) {
-      this.#fd = onDisk(path, "create", () => openSync(path, "w+", 0o600));
+      this.#fd = onDisk(path, "create", () => openTempFile(path));
       onDisk(path, "unlink", () => unlinkSync(path)); // nothing to clean up, however this process ends
     }
     const fd = this.#fd;

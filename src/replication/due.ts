@@ -1,9 +1,11 @@
 /** When the next snapshot, validation and checkpoint of a live database are due. */
+import type { Txid } from "../ltx/txid.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import type { ReplicationPolicy } from "./capture.ts";
 import type { OpenDatabase } from "./open-database.ts";
 import type { OutboxFile } from "./outbox.ts";
 import { QUIET_MS } from "./plan.ts";
+import type { Position } from "./position.ts";
 
 export type ScanPlan = { kind: "snapshot" } | { kind: "validate" } | { kind: "wait"; untilMs: number };
 
@@ -23,13 +25,23 @@ export function checkpointDueMs(open: OpenDatabase, { checkpoint }: ReplicationP
   return Math.min(open.quietFromMs + QUIET_MS, open.lastCheckpointMs + checkpoint.intervalMs);
 }
 
+/**
+ * Files at the destination are missing: only a snapshot of the newest shipped state, or of a later one, makes it restorable.
+ * `snapshotTxid` is the newest one that is there.
+ */
+export function oweSnapshot(position: Position, snapshotTxid: Txid): void {
+  position.snapshotTxid = snapshotTxid;
+  position.owedTxid = position.shippedTxid;
+}
+
 // --- internal ---
 
 function snapshotDueMs(open: OpenDatabase, { snapshotIntervalMs }: ReplicationPolicy, nowMs: number): number {
   const { position, outbox } = open.state;
-  const { captured, shippedTxid, snapshotTxid, snapshotAtMs, snapshotPageSize } = position!;
-  const isOwed = shippedTxid > 0n && snapshotPageSize !== captured.pageSize && !outbox.files.some(isSnapshot);
-  if (isOwed) return open.snapshotNotBeforeMs;
+  const { captured, shippedTxid, snapshotTxid, snapshotAtMs, snapshotPageSize, owedTxid } = position!;
+  const isOwed = shippedTxid > 0n && (snapshotPageSize !== captured.pageSize || snapshotTxid < owedTxid);
+  // One that waits already may be older than the one that is owed: it is shipped, and then looked at again.
+  if (isOwed && !outbox.files.some(isSnapshot)) return open.snapshotNotBeforeMs;
   if (snapshotIntervalMs === 0 || snapshotTxid === 0n || captured.txid <= snapshotTxid) return Number.POSITIVE_INFINITY;
   return Math.max(nowMs + leftOf(snapshotIntervalMs, snapshotAtMs), open.snapshotNotBeforeMs);
 }

@@ -7,11 +7,11 @@
  *     <12 hex digits>/          one folder per destination URL and name
  *       position.json  pages.crc  outbox/
  */
-import { mkdirSync, readdirSync, rmSync, statSync } from "node:fs";
+import { readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { assert } from "../assert.ts";
 import { KiB } from "../bytes.ts";
-import { asDiskError, removeFile } from "../durable.ts";
+import { asDiskError, makePrivateFolder, removeFile } from "../durable.ts";
 import { errnoOf } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
@@ -53,7 +53,7 @@ export class LocalState {
   constructor(stateFolder: string, destinationUrl: string, name: string) {
     this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}`));
     try {
-      mkdirSync(this.#folder, { recursive: true, mode: 0o700 });
+      makePrivateFolder(this.#folder);
       for (const path of [this.#positionPath, this.#tablePath]) rmSync(`${path}.tmp`, { force: true });
       this.outbox = new Outbox(join(this.#folder, "outbox"));
     } catch (error) {

@@ -4,8 +4,8 @@
  */
 import {
   closeSync,
+  constants,
   ftruncateSync,
-  mkdirSync,
   openSync,
   readdirSync,
   readFileSync,
@@ -14,7 +14,7 @@ import {
   writeSync,
 } from "node:fs";
 import { basename, join } from "node:path";
-import { asDiskError, isNameOf } from "../durable.ts";
+import { asDiskError, isNameOf, makePrivateFolder } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
 import { tryLockFile } from "../libc.ts";
 
@@ -42,6 +42,8 @@ export function acquireLock(folder: string, databasePath: string): HeldLock {
 // --- internal ---
 
 const LOCK_FILE = "lock";
+/** Not through a link: the file is emptied once it is ours. */
+const LOCK_FILE_FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Each one means that another process removed the file in between. */
 const ATTEMPTS = 10;
 
@@ -50,8 +52,8 @@ function openLocked(folder: string, path: string, databasePath: string): number 
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     let fd: number;
     try {
-      mkdirSync(folder, { recursive: true, mode: 0o700 });
-      fd = openSync(path, "a+", 0o600);
+      makePrivateFolder(folder);
+      fd = openSync(path, LOCK_FILE_FLAGS, 0o600);
     } catch (error) {
       // Making a folder that is removed at the same moment fails in either way.
       if (errnoOf(error) !== "ENOENT" && errnoOf(error) !== "EEXIST") throw asDiskError(folder, error);

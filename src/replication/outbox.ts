@@ -2,11 +2,19 @@
  * Files that are captured but not yet acknowledged by the destination, in a folder of the database's state.
  * A file appears under its final name only when all of it, and its name, is on the disk.
  */
-import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { closeSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { assert } from "../assert.ts";
 import { MiB } from "../bytes.ts";
-import { asDiskError, removeFile, renameDurably, syncFile, writeFully } from "../durable.ts";
+import {
+  asDiskError,
+  makePrivateFolder,
+  openTempFile,
+  removeFile,
+  renameDurably,
+  syncFile,
+  writeFully,
+} from "../durable.ts";
 import { LtxError } from "../errors.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/format.ts";
@@ -44,7 +52,7 @@ export class Outbox {
   /** Opens the folder, and removes what a crash left half written. */
   constructor(folder: string) {
     this.folder = folder;
-    mkdirSync(folder, { recursive: true, mode: 0o700 });
+    makePrivateFolder(folder);
     const names = readdirSync(folder);
     for (const name of names) if (name.includes(".tmp")) rmSync(join(folder, name), { force: true });
     this.#files = names.map((name) => describe(folder, name)).filter((file) => file !== null);
@@ -99,7 +107,7 @@ export class Staging {
     this.#commits = commits;
     this.#onCommit = onCommit;
     try {
-      this.#fd = openSync(this.#temp, "w", 0o600);
+      this.#fd = openTempFile(this.#temp);
     } catch (error) {
       throw asDiskError(path, error);
     }

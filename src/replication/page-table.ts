@@ -8,7 +8,7 @@
  */
 import { closeSync, fstatSync, ftruncateSync, openSync, rmSync } from "node:fs";
 import { assert } from "../assert.ts";
-import { announceWrite, asDiskError, renameDurably, syncFile, writeFully } from "../durable.ts";
+import { announceWrite, asDiskError, openTempFile, renameDurably, syncFile, writeFully } from "../durable.ts";
 import { ChecksumAccumulator } from "../ltx/checksum.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno } from "../page.ts";
@@ -140,7 +140,7 @@ export class PageTableWriter {
     this.#path = path;
     this.#temp = `${path}.tmp`;
     this.#pageSize = pageSize;
-    this.#fd = openSync(this.#temp, "w+", 0o600);
+    this.#fd = openTempFile(this.#temp);
     writeFully(this.#fd, new Uint8Array(HEADER_SIZE));
   }
 

@@ -38,8 +38,10 @@ export interface Position {
   /** Txid and time of the newest snapshot that was shipped; 0 before the first. */
   snapshotTxid: Txid;
   snapshotAtMs: number;
-  /** Its page size. Another one than the database's means that a snapshot is owed: nothing else can be restored; 0 too. */
+  /** Its page size. Another one than the database's means that a snapshot is owed: nothing else can be restored. */
   snapshotPageSize: number;
+  /** Files up to this txid are missing at the destination: a snapshot of it or a later one is owed. 0 if none is. */
+  owedTxid: Txid;
   /** When the whole database was last read and found to be what is captured. */
   validatedAtMs: number;
   /** Everything shipped up to this txid is listed in the manifest. */
@@ -103,7 +105,7 @@ export function parsePosition(text: string): Position {
 // --- internal ---
 
 const VERSION = 1;
-const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "manifestTxid", "txid", "checksum"]);
+const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "owedTxid", "manifestTxid", "txid", "checksum"]);
 const CLOSING = "\n}";
 const SEAL_BEFORE = ',\n  "sha256": "';
 const SEAL_AFTER = `"${CLOSING}\n`;

@@ -14,6 +14,7 @@ import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
+import { oweSnapshot } from "./due.ts";
 import { asFault, changed, FaultLog, replaced } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
@@ -317,10 +318,8 @@ export class Replicator {
   }
 
   #reportFull({ state }: OpenDatabase): void {
-    const event = "capture pauses: the outbox is full";
-    const { sizeBytes } = state.outbox;
-    const totalBytes = this.#setup.policy.maxOutboxBytes;
-    this.#faults.reportOnce(event, { sizeBytes, totalBytes });
+    const fields = { sizeBytes: state.outbox.sizeBytes, totalBytes: this.#setup.policy.maxOutboxBytes };
+    this.#faults.reportOnce("capture pauses: the outbox is full", fields);
   }
 
   #newDelivery(state: LocalState): Delivery {
@@ -359,7 +358,7 @@ export class Replicator {
     const reason = plan.kind === "snapshot" ? plan.reason : remote?.whole === false ? "chain-gap" : null;
     if (reason !== null) {
       this.#journal.filesMissing(reason);
-      state.position!.snapshotPageSize = 0;
+      oweSnapshot(state.position!, remote?.snapshotTxid ?? 0n);
       this.onWake();
     }
     if (open.isConnected) return;

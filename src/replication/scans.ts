@@ -152,6 +152,7 @@ const NOTHING_SHIPPED = {
   snapshotTxid: 0n,
   snapshotAtMs: 0,
   snapshotPageSize: 0,
+  owedTxid: 0n,
   manifestTxid: 0n,
   file: null,
 };

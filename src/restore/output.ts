@@ -2,7 +2,7 @@
  * Where a restore writes: a file beside the output, locked while it is written, that gets the output's name when it is
  * proven. A restore that was killed leaves that file behind; the next one to the same output removes it.
  */
-import { closeSync, existsSync, linkSync, mkdirSync, openSync, rmSync } from "node:fs";
+import { closeSync, constants, linkSync, lstatSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { asDiskError, isNameOf, renameDurably, syncFolder } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
@@ -72,25 +72,36 @@ export function requireFreeOutput(output: string, force: boolean): void {
   const path = resolve(output);
   for (const suffix of ["-wal", "-shm", "-journal"]) {
     const leftover = path + suffix;
-    if (!existsSync(leftover)) continue;
+    if (!isTaken(leftover)) continue;
     throw new WalsyncError("E_OUTPUT_EXISTS", `${path}: expected no leftover files beside it, found ${leftover}`, {
       hint: "SQLite would apply that file to the restored database. Stop its application and move the file away.",
     });
   }
-  if (!force && existsSync(path)) throw outputExists(path);
+  if (!force && isTaken(path)) throw outputExists(path);
 }
 
 // --- internal ---
 
 const CLAIM_ATTEMPTS = 10;
+const NEW_FILE = constants.O_RDWR | constants.O_CREAT | constants.O_EXCL;
+const OLD_FILE = constants.O_RDWR | constants.O_NOFOLLOW;
 /** File systems without hard links. */
 const NO_LINKS = new Set(["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EMLINK"]);
+
+/** Also by a link that leads nowhere: SQLite would follow it. */
+function isTaken(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch (error) {
+    throw asDiskError(path, error);
+  }
+}
 
 /** A new file under `temp`, locked. One that a dead process left is removed, never written to: it may be published already. */
 function claimFile(temp: string, path: string): number {
   for (let attempt = 0; attempt < CLAIM_ATTEMPTS; attempt++) {
-    const made = openIf("EEXIST", temp, "wx+");
-    const fd = made ?? openIf("ENOENT", temp, "r+");
+    const made = openIf("EEXIST", temp, NEW_FILE);
+    const fd = made ?? openIf("ENOENT", temp, OLD_FILE);
     if (fd === null) continue;
     if (!tryLockFile(fd)) {
       closeSync(fd);
@@ -108,7 +119,7 @@ function claimFile(temp: string, path: string): number {
 }
 
 /** Null if it fails with `errno`. */
-function openIf(errno: string, path: string, flags: string): number | null {
+function openIf(errno: string, path: string, flags: number): number | null {
   try {
     return openSync(path, flags, 0o600);
   } catch (error) {

@@ -25,6 +25,7 @@ function position(shippedTxid: bigint, capturedTxid: bigint): Position {
     snapshotTxid: 1n,
     snapshotAtMs: 0,
     snapshotPageSize: 4096,
+    owedTxid: 0n,
     validatedAtMs: 0,
     manifestTxid: 0n,
     file: null,

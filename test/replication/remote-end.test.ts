@@ -29,6 +29,7 @@ function position(shippedTxid: bigint, capturedTxid: bigint): Position {
     snapshotTxid: 0n,
     snapshotAtMs: 0,
     snapshotPageSize: 4096,
+    owedTxid: 0n,
     validatedAtMs: 0,
     manifestTxid: 0n,
     file: null,

@@ -373,6 +373,32 @@ describe("the destination", () => {
     await expectNewest(host);
   });
 
+  test("an older snapshot that still waits does not stand for the one that is owed", async () => {
+    const host = await liveHost();
+    host.insert();
+    await host.settle();
+    await host.replicator.snapshot();
+    await host.settle();
+    host.insert();
+    await host.settle();
+    expect(host.txid).toBe(3n);
+    await whileDown(host, () => {
+      const [state] = readdirSync(host.stateFolder).filter((name) => /^[0-9a-f]{12}$/.test(name));
+      const waiting = join(
+        host.stateFolder,
+        state!,
+        "outbox",
+        `${"1".padStart(16, "0")}-${"2".padStart(16, "0")}.0.ltx`,
+      );
+      renameSync(join(host.bucketFolder, "00000001-00000002.ltx"), waiting);
+      rmSync(join(host.bucketFolder, "00000003-00000003.ltx"));
+    });
+    await host.until("a snapshot of the newest state is there", () =>
+      objectsOf(host).includes("00000001-00000003.ltx"),
+    );
+    await expectNewest(host);
+  });
+
   test("another host goes on with the chain: this one stops and touches nothing", async () => {
     const host = await liveHost();
     await host.stop();

@@ -495,7 +495,9 @@ export class World {
       await this.#pass(11_000);
       if (i > 2 && (await this.#isShipped())) return;
     }
-    throw new LawBroken(`not everything is shipped in the end: ${this.#signsOfLife()}`);
+    const fetched = await this.#fetch(null);
+    const newest = fetched instanceof Error ? fetched.message : `not the newest state`;
+    throw new LawBroken(`not everything is shipped in the end: ${this.#signsOfLife()}: ${newest}`);
   }
 
   async #isShipped(): Promise<boolean> {
