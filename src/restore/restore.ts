@@ -5,21 +5,17 @@
  * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
  */
 import { constants, Database } from "bun:sqlite";
-import { fsyncSync, ftruncateSync } from "node:fs";
-import { hex64, MiB } from "../bytes.ts";
+import { MiB } from "../bytes.ts";
 import { findTxidAt, readChain, requireHeaderOfKey, vanished } from "../chain/chain.ts";
 import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
-import { asDiskError, writeFully } from "../durable.ts";
+import { asDiskError } from "../durable.ts";
 import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
-import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
-import { LtxDecoder, type LtxSummary } from "../ltx/decoder.ts";
-import { hasChecksums } from "../ltx/format.ts";
+import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
-import { lockPgno, pageOffset } from "../page.ts";
-import { readFully } from "../sqlite/wal-reader.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";
+import { type Finished, TargetFile } from "./target-file.ts";
 
 export type RestoreTarget = { kind: "newest" } | { kind: "txid"; txid: Txid } | { kind: "time"; atMs: number };
 export type IntegrityCheck = "quick" | "full" | "none";
@@ -33,16 +29,10 @@ export interface RestoreOptions {
   onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
 
-export interface RestoreResult {
-  txid: Txid;
-  /** When the restored state was captured. */
-  timestampMs: number;
+export interface RestoreResult extends Finished {
   fileCount: number;
   /** Bytes fetched. */
   fetchedBytes: number;
-  /** Size of the database. */
-  sizeBytes: number;
-  pageCount: number;
 }
 
 /**
@@ -109,7 +99,7 @@ async function buildFile(
   const hashes = destination.capabilities.metadata ? null : await readHashes(destination, name, signal);
   const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   let fetchedBytes = 0;
-  const target = new RestoreTargetFile(fd, name);
+  const target = new TargetFile(fd, name, totalBytes);
   for await (const { file, chunks, metadata } of fetchNewestFirst(destination, files, signal)) {
     const sha256 = hashes === null ? metadata.sha256 : hashes.get(file.key);
     const hasher = sha256 === undefined ? null : new Bun.CryptoHasher("sha256");
@@ -133,121 +123,6 @@ async function buildFile(
     target.end(file, summary);
   }
   return { ...target.finish(), fileCount: files.length, fetchedBytes };
-}
-
-/** The output while it is written: which pages are there already, and whether each file follows on from the older one. */
-class RestoreTargetFile {
-  readonly #fd: number;
-  readonly #name: string;
-  #pageSize = 0;
-  #commit = 0;
-  #newest: LtxSummary | null = null;
-  /** The file applied before, which is the next newer one. */
-  #newer: LtxSummary | null = null;
-  #written = new Uint8Array(0);
-  #missingPages = 0;
-  /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
-  #reach = 0;
-
-  constructor(fd: number, name: string) {
-    this.#fd = fd;
-    this.#name = name;
-  }
-
-  begin(file: ChainFile, pageSize: number, commit: number): void {
-    if (this.#newest === null && this.#pageSize === 0) {
-      this.#pageSize = pageSize;
-      this.#commit = commit;
-      this.#reach = commit;
-      this.#written = new Uint8Array(Math.ceil((commit + 1) / 8));
-      this.#missingPages = lockPgno(pageSize) <= commit ? commit - 1 : commit;
-      ftruncateSync(this.#fd, commit * pageSize);
-    }
-    // A resync that holds every page may follow on from pages of another size.
-    if (pageSize !== this.#pageSize && this.#missingPages > 0) {
-      throw new WalsyncError(
-        "E_INTEGRITY",
-        `${file.key}: expected page size ${this.#pageSize} as in newer files, found ${pageSize}`,
-        { hint: "The database changed its page size here. Restore to a point before it, or after the next snapshot." },
-      );
-    }
-  }
-
-  put(pgno: number, page: Uint8Array): void {
-    if (this.#missingPages === 0 || pgno > this.#reach || this.#has(pgno)) return;
-    this.#written[pgno >>> 3]! |= 1 << (pgno & 7);
-    this.#missingPages--;
-    writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
-  }
-
-  /** Checks that the newer file follows on from this one. */
-  end(file: ChainFile, summary: LtxSummary): void {
-    const { header, trailer } = summary;
-    const newer = this.#newer?.header;
-    const provable = newer !== undefined && hasChecksums(header) && hasChecksums(newer);
-    // A merged file that begins before this one ends has its pre-apply checksum from an earlier state.
-    if (provable && newer.minTxid === header.maxTxid + 1n && newer.preApplyChecksum !== trailer.postApplyChecksum) {
-      throw new WalsyncError(
-        "E_INTEGRITY",
-        `${file.key}: expected database checksum ${hex64(newer.preApplyChecksum)} after it, found ${hex64(trailer.postApplyChecksum)}`,
-        { hint: "Two histories are mixed here. Restore to a point before this file, or after the next snapshot." },
-      );
-    }
-    this.#reach = Math.min(this.#reach, header.commit);
-    this.#newest ??= summary;
-    this.#newer = summary;
-  }
-
-  /** Reads the whole file back: what counts is what the disk gives. */
-  finish(): Omit<RestoreResult, "fileCount" | "fetchedBytes"> {
-    const newest = this.#newest!;
-    const skipped = lockPgno(this.#pageSize);
-    for (let pgno = 1; pgno <= this.#commit; pgno++) {
-      if (pgno === skipped || this.#has(pgno)) continue;
-      throw new WalsyncError(
-        "E_INTEGRITY",
-        `${this.#name}: expected page ${pgno} in some file of the chain, found none`,
-      );
-    }
-    fsyncSync(this.#fd);
-    const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
-    if (hasChecksums(newest.header) && found !== newest.trailer.postApplyChecksum) {
-      throw new WalsyncError(
-        "E_INTEGRITY",
-        `${this.#name}: expected database checksum ${hex64(newest.trailer.postApplyChecksum)}, found ${hex64(found)}`,
-        { hint: "The chain or the disk is damaged. Restore to an earlier point." },
-      );
-    }
-    return {
-      txid: newest.header.maxTxid,
-      timestampMs: newest.header.timestampMs,
-      sizeBytes: this.#commit * this.#pageSize,
-      pageCount: this.#commit,
-    };
-  }
-
-  #has(pgno: number): boolean {
-    return (this.#written[pgno >>> 3]! & (1 << (pgno & 7))) !== 0;
-  }
-}
-
-function checksumOfFile(fd: number, pageSize: number, commit: number): bigint {
-  const part = new Uint8Array(Math.max(pageSize, MiB));
-  const sum: U64Halves = { hi: 0, lo: 0 };
-  const total = new ChecksumAccumulator();
-  const skipped = lockPgno(pageSize);
-  const pagesPerPart = part.byteLength / pageSize;
-  for (let first = 1; first <= commit; first += pagesPerPart) {
-    const count = Math.min(pagesPerPart, commit - first + 1);
-    const filled = readFully(fd, part, count * pageSize, pageOffset(first, pageSize));
-    part.fill(0, filled); // A file cut short behind our back must not reuse the part before.
-    for (let i = 0; i < count; i++) {
-      if (first + i === skipped) continue;
-      pageChecksum(first + i, part.subarray(i * pageSize, (i + 1) * pageSize), sum);
-      total.xorPage(sum.hi, sum.lo);
-    }
-  }
-  return total.value();
 }
 
 interface Fetched {

@@ -1,0 +1,159 @@
+/**
+ * The database that a restore puts together, newest file first: which pages are there already, whether each file follows on
+ * from the older one, and at the end the proof that the bytes on the disk are the state that was asked for.
+ */
+import { fsyncSync, ftruncateSync } from "node:fs";
+import { hex64, MiB } from "../bytes.ts";
+import type { ChainFile } from "../chain/plan.ts";
+import { writeFully } from "../durable.ts";
+import { WalsyncError } from "../errors.ts";
+import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
+import type { LtxSummary } from "../ltx/decoder.ts";
+import { hasChecksums, PAGE_HEADER_SIZE } from "../ltx/format.ts";
+import type { Txid } from "../ltx/txid.ts";
+import { lockPgno, pageOffset } from "../page.ts";
+import { readFully } from "../sqlite/wal-reader.ts";
+
+/** What was put together. */
+export interface Finished {
+  txid: Txid;
+  /** When the restored state was captured. */
+  timestampMs: number;
+  /** Size of the database. */
+  sizeBytes: number;
+  pageCount: number;
+}
+
+export class TargetFile {
+  readonly #fd: number;
+  readonly #name: string;
+  readonly #totalBytes: number;
+  #pageSize = 0;
+  #commit = 0;
+  #newest: LtxSummary | null = null;
+  /** The file applied before, which is the next newer one. */
+  #newer: LtxSummary | null = null;
+  #written = new Uint8Array(0);
+  #missingPages = 0;
+  /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
+  #reach = 0;
+
+  /** `totalBytes`: of all files that it is made of. */
+  constructor(fd: number, name: string, totalBytes: number) {
+    this.#fd = fd;
+    this.#name = name;
+    this.#totalBytes = totalBytes;
+  }
+
+  begin(file: ChainFile, pageSize: number, commit: number): void {
+    if (this.#newest === null && this.#pageSize === 0) {
+      this.#requirePossible(file, pageSize, commit);
+      this.#pageSize = pageSize;
+      this.#commit = commit;
+      this.#reach = commit;
+      this.#written = new Uint8Array(Math.ceil((commit + 1) / 8));
+      this.#missingPages = lockPgno(pageSize) <= commit ? commit - 1 : commit;
+      ftruncateSync(this.#fd, commit * pageSize);
+    }
+    // A resync that holds every page may follow on from pages of another size.
+    if (pageSize !== this.#pageSize && this.#missingPages > 0) {
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${file.key}: expected page size ${this.#pageSize} as in newer files, found ${pageSize}`,
+        { hint: "The database changed its page size here. Restore to a point before it, or after the next snapshot." },
+      );
+    }
+  }
+
+  /** A header alone must not claim memory and disk for more pages than could be in the files. */
+  #requirePossible(file: ChainFile, pageSize: number, commit: number): void {
+    const pagesMax = Math.floor(this.#totalBytes / (PAGE_HEADER_SIZE + pageSize / LZ4_RATIO_MAX)) + 1;
+    if (commit <= pagesMax) return;
+    throw new WalsyncError(
+      "E_INTEGRITY",
+      `${file.key}: expected at most ${pagesMax} pages in ${this.#totalBytes} bytes of files, found a header that says ${commit}`,
+      { hint: "The file is damaged. Restore to a point before it, or after the next snapshot." },
+    );
+  }
+
+  put(pgno: number, page: Uint8Array): void {
+    if (this.#missingPages === 0 || pgno > this.#reach || this.#has(pgno)) return;
+    this.#written[pgno >>> 3]! |= 1 << (pgno & 7);
+    this.#missingPages--;
+    writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
+  }
+
+  /** Checks that the newer file follows on from this one. */
+  end(file: ChainFile, summary: LtxSummary): void {
+    const { header, trailer } = summary;
+    const newer = this.#newer?.header;
+    const provable = newer !== undefined && hasChecksums(header) && hasChecksums(newer);
+    // A merged file that begins before this one ends has its pre-apply checksum from an earlier state.
+    if (provable && newer.minTxid === header.maxTxid + 1n && newer.preApplyChecksum !== trailer.postApplyChecksum) {
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${file.key}: expected database checksum ${hex64(newer.preApplyChecksum)} after it, found ${hex64(trailer.postApplyChecksum)}`,
+        { hint: "Two histories are mixed here. Restore to a point before this file, or after the next snapshot." },
+      );
+    }
+    this.#reach = Math.min(this.#reach, header.commit);
+    this.#newest ??= summary;
+    this.#newer = summary;
+  }
+
+  /** Reads the whole file back: what counts is what the disk gives. */
+  finish(): Finished {
+    const newest = this.#newest!;
+    const skipped = lockPgno(this.#pageSize);
+    for (let pgno = 1; pgno <= this.#commit; pgno++) {
+      if (pgno === skipped || this.#has(pgno)) continue;
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${this.#name}: expected page ${pgno} in some file of the chain, found none`,
+      );
+    }
+    fsyncSync(this.#fd);
+    const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
+    if (hasChecksums(newest.header) && found !== newest.trailer.postApplyChecksum) {
+      throw new WalsyncError(
+        "E_INTEGRITY",
+        `${this.#name}: expected database checksum ${hex64(newest.trailer.postApplyChecksum)}, found ${hex64(found)}`,
+        { hint: "The chain or the disk is damaged. Restore to an earlier point." },
+      );
+    }
+    return {
+      txid: newest.header.maxTxid,
+      timestampMs: newest.header.timestampMs,
+      sizeBytes: this.#commit * this.#pageSize,
+      pageCount: this.#commit,
+    };
+  }
+
+  #has(pgno: number): boolean {
+    return (this.#written[pgno >>> 3]! & (1 << (pgno & 7))) !== 0;
+  }
+}
+
+// --- internal ---
+
+/** No LZ4 block holds more bytes for one of its own. */
+const LZ4_RATIO_MAX = 255;
+
+function checksumOfFile(fd: number, pageSize: number, commit: number): bigint {
+  const part = new Uint8Array(Math.max(pageSize, MiB));
+  const sum: U64Halves = { hi: 0, lo: 0 };
+  const total = new ChecksumAccumulator();
+  const skipped = lockPgno(pageSize);
+  const pagesPerPart = part.byteLength / pageSize;
+  for (let first = 1; first <= commit; first += pagesPerPart) {
+    const count = Math.min(pagesPerPart, commit - first + 1);
+    const filled = readFully(fd, part, count * pageSize, pageOffset(first, pageSize));
+    part.fill(0, filled); // A file cut short behind our back must not reuse the part before.
+    for (let i = 0; i < count; i++) {
+      if (first + i === skipped) continue;
+      pageChecksum(first + i, part.subarray(i * pageSize, (i + 1) * pageSize), sum);
+      total.xorPage(sum.hi, sum.lo);
+    }
+  }
+  return total.value();
+}
