@@ -126,6 +126,14 @@ export function writeFully(fd: number, bytes: Uint8Array, position: number | nul
   }
 }
 
+/** True for the errno of a process, or a system, that may open no more files. */
+export function isOutOfDescriptors(errno: string | undefined): boolean {
+  return errno === "EMFILE" || errno === "ENFILE";
+}
+
+export const DESCRIPTORS_HINT =
+  "Raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd): walsync needs eight for each database.";
+
 /** A fault of the local disk as E_DISK with a hint; a `WalsyncError` passes through. */
 export function asDiskError(path: string, error: unknown): WalsyncError {
   if (error instanceof WalsyncError) return error;
@@ -153,6 +161,8 @@ const OPEN_TO_WRITERS = 0o022;
 let announce: (step: DurableStep, path: string) => void = () => {};
 
 const DISK_HINTS: Record<string, string> = {
+  EMFILE: DESCRIPTORS_HINT,
+  ENFILE: DESCRIPTORS_HINT,
   ENOSPC: "The disk is full. Free some space; the database and everything staged so far are unharmed.",
   EDQUOT: "The disk quota is used up. The database and everything staged so far are unharmed.",
   ENOTDIR: "A part of the path is a file, not a folder.",

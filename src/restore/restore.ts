@@ -50,7 +50,7 @@ export async function restoreDatabase(
   const files = planChain(name, chain.files, await targetTxid(destination, chain, options));
   const file = new RestoreOutput(output, options.force);
   try {
-    const result = await buildFile(destination, name, files, file.fd, options);
+    const result = await buildFile(destination, name, files, file, options);
     requireInTime(name, result, options.target);
     checkWithSqlite(name, file.tempPath, options.integrity);
     options.signal?.throwIfAborted();
@@ -92,14 +92,14 @@ async function buildFile(
   destination: Destination,
   name: string,
   files: readonly ChainFile[],
-  fd: number,
+  output: RestoreOutput,
   options: RestoreOptions,
 ): Promise<RestoreResult> {
   const { signal } = options;
   const hashes = destination.capabilities.metadata ? null : await readHashes(destination, name, signal);
   const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   let fetchedBytes = 0;
-  const target = new TargetFile(fd, name, totalBytes);
+  const target = new TargetFile(output, name, totalBytes);
   for await (const { file, chunks, metadata } of fetchNewestFirst(destination, files, signal)) {
     const sha256 = hashes === null ? metadata.sha256 : hashes.get(file.key);
     const hasher = sha256 === undefined ? null : new Bun.CryptoHasher("sha256");

@@ -2,10 +2,10 @@
  * The database that a restore puts together, newest file first: which pages are there already, whether each file follows on
  * from the older one, and at the end the proof that the bytes on the disk are the state that was asked for.
  */
-import { fsyncSync, ftruncateSync } from "node:fs";
+import { ftruncateSync } from "node:fs";
 import { hex64, MiB } from "../bytes.ts";
 import type { ChainFile } from "../chain/plan.ts";
-import { writeFully } from "../durable.ts";
+import { syncFile, writeFully } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
@@ -13,6 +13,7 @@ import { hasChecksums, PAGE_HEADER_SIZE } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
+import type { RestoreOutput } from "./output.ts";
 
 /** What was put together. */
 export interface Finished {
@@ -26,6 +27,7 @@ export interface Finished {
 
 export class TargetFile {
   readonly #fd: number;
+  readonly #path: string;
   readonly #name: string;
   readonly #totalBytes: number;
   #pageSize = 0;
@@ -39,8 +41,9 @@ export class TargetFile {
   #reach = 0;
 
   /** `totalBytes`: of all files that it is made of. */
-  constructor(fd: number, name: string, totalBytes: number) {
+  constructor({ fd, tempPath }: RestoreOutput, name: string, totalBytes: number) {
     this.#fd = fd;
+    this.#path = tempPath;
     this.#name = name;
     this.#totalBytes = totalBytes;
   }
@@ -112,7 +115,7 @@ export class TargetFile {
         `${this.#name}: expected page ${pgno} in some file of the chain, found none`,
       );
     }
-    fsyncSync(this.#fd);
+    syncFile(this.#fd, this.#path);
     const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
     if (hasChecksums(newest.header) && found !== newest.trailer.postApplyChecksum) {
       throw new WalsyncError(

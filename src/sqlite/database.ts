@@ -12,9 +12,10 @@ import { constants, Database } from "bun:sqlite";
 import { accessSync, closeSync, constants as fileConstants, fstatSync, openSync, readSync, statSync } from "node:fs";
 import { assert } from "../assert.ts";
 import { monotonicMs } from "../clock.ts";
-import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { errnoOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
 import { isValidPageSize } from "../page.ts";
+import { asDatabaseError, isBusy } from "./faults.ts";
 import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
 import { cursorAtStart, readWalHeader, scanWal } from "./wal-reader.ts";
@@ -366,32 +367,4 @@ function askForWal(connection: Database, mode: string): string {
 
 function journalMode(connection: Database, pragma: string): string {
   return String(connection.query(pragma).values()[0]?.[0] ?? "unknown");
-}
-
-function isBusy(error: unknown): boolean {
-  return errnoOf(error)?.startsWith("SQLITE_BUSY") === true;
-}
-
-function asDatabaseError(path: string, error: unknown): WalsyncError {
-  if (error instanceof WalsyncError) return error;
-  const errno = errnoOf(error);
-  const detail = { cause: error };
-  if (errno === "ENOENT") {
-    return new WalsyncError("E_DATABASE", `${path}: expected a database file, found nothing`, {
-      ...detail,
-      hint: "Check the path. What a destination holds can be fetched with: walsync restore",
-    });
-  }
-  if (errno !== undefined && /^(EACCES|EPERM|EROFS|SQLITE_(CANTOPEN|READONLY)(_\w+)?)$/.test(errno)) {
-    return new WalsyncError("E_DATABASE", `${path}: expected to read and lock it, found no permission (${errno})`, {
-      ...detail,
-      hint: "walsync needs read and write access to the database, its -wal and -shm files and their folder.",
-    });
-  }
-  return new WalsyncError("E_DATABASE", `${path}: cannot be opened: ${messageOf(error)}`, {
-    ...detail,
-    hint: isBusy(error)
-      ? "Another process keeps it locked for itself. Check whether it uses PRAGMA locking_mode=EXCLUSIVE."
-      : "Run PRAGMA integrity_check on it with sqlite3. Encrypted databases are not supported.",
-  });
 }

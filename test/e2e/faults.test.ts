@@ -15,7 +15,17 @@ import { tempDir } from "../support/temp.ts";
 import { startVersitygw } from "../support/versitygw.ts";
 import { proveLedger } from "./ledger.ts";
 
-const MODES: readonly ProxyMode[] = ["pass", "pass", "delay", "reset", "lose-answer", "cut", "slow-down", "hang"];
+const MODES: readonly ProxyMode[] = [
+  "pass",
+  "pass",
+  "delay",
+  "reset",
+  "lose-answer",
+  "cut",
+  "slow-down",
+  "hang",
+  "expired",
+];
 const TROUBLE_MS = 15_000;
 const dir = tempDir();
 const path = join(dir, "app", "app.db");

@@ -4,6 +4,7 @@ import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { observeDurableSteps } from "../../src/durable.ts";
 import { Host } from "../replication/host.ts";
 import { tempDir } from "../support/temp.ts";
 import { makeChain, outcomeOf, restoreTo, timeTarget, txidTarget } from "./make.ts";
@@ -149,6 +150,37 @@ describe("a restore that ends early", () => {
     expect(readdirSync(join(output, ".."))).toEqual(["restored.db"]);
     expect(Buffer.compare(readFileSync(output), chain.states.get(newest)!)).toBe(0);
   });
+
+  test.each([true, false])(
+    "EIO at any durable step is E_DISK; the output is old or new as a whole, force %p",
+    async (force) => {
+      const old = Buffer.from("what was there before");
+      const restored = chain.states.get(newest)!;
+      const failAt = async (failing: number): Promise<{ output: string; steps: number }> => {
+        const output = newOutput();
+        mkdirSync(join(output, ".."));
+        if (force) writeFileSync(output, old);
+        let steps = 0;
+        observeDurableSteps((step, path) => {
+          if (!path.startsWith(join(output, "..")) || steps++ !== failing) return;
+          throw Object.assign(new Error(`EIO at ${step}`), { code: "EIO" });
+        });
+        const restoring = restoreTo(chain, output, { kind: "newest" }, { force });
+        const failure = await restoring.then(() => null).catch((error) => error.code);
+        observeDurableSteps(null);
+        expect([failing, failure]).toEqual([failing, failing < 0 ? null : "E_DISK"]);
+        return { output, steps };
+      };
+      const { steps } = await failAt(-1);
+      expect(steps).toBeGreaterThan(1);
+      for (let failing = 0; failing < steps; failing++) {
+        const { output } = await failAt(failing);
+        const left = readdirSync(join(output, ".."));
+        expect(left).toEqual(force || left.length > 0 ? ["restored.db"] : []);
+        if (left.length > 0) expect([restored, old].some((state) => readFileSync(output).equals(state))).toBe(true);
+      }
+    },
+  );
 
   test("two to one output: one of them is refused", async () => {
     const output = newOutput();

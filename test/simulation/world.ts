@@ -219,6 +219,8 @@ export class World {
     }
     if (--this.#stepsToCrash > 0) return;
     this.#crashed = true;
+    // What else runs in this turn does not know yet that it is dead: none of it may be seen from outside.
+    this.#process.cut();
     this.#say(`crash before ${step} ${path.replace(this.#folder, "")}`);
     this.#count("crashes");
     const image = `${this.#stateFolder}.image`;

@@ -18,7 +18,9 @@ export type ProxyMode =
   /** Accepts, and never answers. */
   | "hang"
   /** Answers 503 SlowDown without asking anybody. */
-  | "slow-down";
+  | "slow-down"
+  /** Answers 403 ExpiredToken without asking anybody. */
+  | "expired";
 
 export interface FaultProxy {
   endpoint: string;
@@ -57,7 +59,10 @@ export async function startFaultProxy(target: string, random: () => number): Pro
         case "hang":
           break;
         case "slow-down":
-          client.end(SLOW_DOWN);
+          client.end(answer("503 Slow Down", "SlowDown"));
+          break;
+        case "expired":
+          client.end(answer("403 Forbidden", "ExpiredToken"));
           break;
         case "cut":
           upstream.write(chunk.subarray(0, chunk.length >> 1));
@@ -82,12 +87,8 @@ export async function startFaultProxy(target: string, random: () => number): Pro
 
 // --- internal ---
 
-const BODY = '<?xml version="1.0"?><Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>';
-const SLOW_DOWN = [
-  "HTTP/1.1 503 Slow Down",
-  "content-type: application/xml",
-  "connection: close",
-  `content-length: ${BODY.length}`,
-  "",
-  BODY,
-].join("\r\n");
+function answer(status: string, code: string): string {
+  const body = `<?xml version="1.0"?><Error><Code>${code}</Code><Message>Says the proxy.</Message></Error>`;
+  const head = [`HTTP/1.1 ${status}`, "content-type: application/xml", "connection: close"];
+  return [...head, `content-length: ${body.length}`, "", body].join("\r\n");
+}
