@@ -5,7 +5,7 @@ import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { Gate } from "../destination/limit.ts";
 import { retrying } from "../destination/retry.ts";
-import { messageOf, WalsyncError } from "../errors.ts";
+import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { MetricsServer } from "../metrics-server.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
@@ -214,10 +214,7 @@ async function openMetrics(
 
 /** One line for each database that is not replicated, or null. */
 function faultOf(replicators: readonly Replicator[]): string | null {
-  const faults = replicators.flatMap(({ name, failure, fencedBy }) => {
-    const fault = fencedBy ?? failure;
-    return fault === null ? [] : [`${name}: ${messageOf(fault)}`];
-  });
+  const faults = replicators.flatMap(({ name, trouble }) => (trouble === null ? [] : [`${name}: ${trouble}`]));
   return faults.length === 0 ? null : faults.join("\n");
 }
 

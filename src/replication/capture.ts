@@ -108,6 +108,8 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
       open.lookStep = 0;
       continue;
     }
+    // Everything is captured, so what the WAL index counts is known here; after a start it was not.
+    position.captured.changeCount ??= head.changeCount;
     // A snapshot reads what is pinned now; and at the end only the capture counts.
     if (open.scanning || force) break;
     if (open.mustYield(nowMs)) return { captured, next: { kind: "yield" } };

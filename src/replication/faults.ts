@@ -1,5 +1,5 @@
 /** What can be wrong with a database that is watched, and saying it once. */
-import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { type LogFields, logEvent } from "../log.ts";
 
 /** Reports the faults of one database: each when it begins, not at every try. */
@@ -47,6 +47,17 @@ export function changed(path: string): WalsyncError {
   return new WalsyncError("E_INTEGRITY", `${path}: expected the pages that were captured, found others`, {
     hint: "Something wrote to the file without SQLite, or the disk is failing: run PRAGMA integrity_check. What differs is shipped.",
   });
+}
+
+/** Stopping was given too little time, or the destination never answered: what was committed last is not captured. */
+export function unfinished(path: string): WalsyncError {
+  return new DestinationError(
+    `${path}: expected to capture and ship everything at the end, found no time left for it`,
+    {
+      retryable: true,
+      hint: "Nothing is lost: the next start compares the database with what was shipped. See --shutdown-timeout.",
+    },
+  );
 }
 
 /** A fault of SQLite or of the file system as E_DATABASE. Throws what is neither: that is a bug. */

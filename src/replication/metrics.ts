@@ -28,15 +28,19 @@ export function measure(replicators: readonly Replicator[]): void {
     numberOf(replicator.position?.shippedTxid),
   );
   define("walsync_outbox_files", "Files that wait for the destination.", (replicator) => replicator.waitingFiles);
-  define("walsync_outbox_bytes", "Bytes that wait for the destination.", (replicator) => replicator.waitingBytes);
-  define("walsync_lag_seconds", "Age of the oldest transaction that is captured and not acknowledged.", (replicator) =>
-    replicator.lagMs === null ? null : replicator.lagMs / 1000,
+  define(
+    "walsync_outbox_bytes",
+    "Bytes that wait for the destination.",
+    (replicator) => replicator.status?.waitingBytes ?? 0,
   );
-  define("walsync_wal_bytes", "Size of the WAL file.", (replicator) => replicator.walBytes);
+  define("walsync_lag_seconds", "Age of the oldest transaction that is captured and not acknowledged.", (replicator) =>
+    replicator.status === null ? null : replicator.status.lagMs / 1000,
+  );
+  define("walsync_wal_bytes", "Size of the WAL file.", (replicator) => replicator.status?.walBytes ?? null);
   define(
     "walsync_database_up",
     "1 while the database is replicated, 0 while a fault keeps it from that.",
-    (replicator) => (replicator.failure === null && replicator.fencedBy === null ? 1 : 0),
+    (replicator) => (replicator.trouble === null ? 1 : 0),
   );
   defineGauge("walsync_process_resident_bytes", "Memory of the process.", () => [[{}, process.memoryUsage.rss()]]);
 }

@@ -8,6 +8,15 @@ import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { nextTurn } from "../turn.ts";
 import type { Delivery } from "./delivery.ts";
 import type { LocalState } from "./local-state.ts";
+import { planCapture } from "./plan.ts";
+
+export interface DatabaseStatus {
+  /** Bytes that are staged and not yet acknowledged. */
+  waitingBytes: number;
+  /** Age of the oldest file that is not acknowledged; 0 if there is none. */
+  lagMs: number;
+  walBytes: number;
+}
 
 export class OpenDatabase {
   readonly database: PinnedDatabase;
@@ -67,6 +76,16 @@ export class OpenDatabase {
       this.failConnected = reject;
     });
     this.connected.catch(() => {}); // Not everybody waits for it.
+  }
+
+  status(): DatabaseStatus {
+    const { outbox } = this.state;
+    const oldest = outbox.files[0];
+    return {
+      waitingBytes: outbox.sizeBytes,
+      lagMs: oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.stagedAtMs),
+      walBytes: this.database.walSizeBytes(),
+    };
   }
 
   /** Pinned at mark 0: the WAL was copied back completely, and the next writer restarts it. */
@@ -139,6 +158,15 @@ export class OpenDatabase {
   nextLookMs(nowMs: number): number {
     const last = this.restsAtZero ? LAST_LOOK_STEP : LAST_LOOK_STEP_ABOVE_ZERO;
     return this.lookStep > last ? Number.POSITIVE_INFINITY : nowMs + 2 ** this.lookStep++;
+  }
+
+  /** Leaves proof for the next start, if the database file holds everything that is captured. */
+  rememberFile(): void {
+    const position = this.state.position!;
+    const head = this.database.walIndex();
+    if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
+    position.file = this.database.fingerprint();
+    if (position.file !== null) this.state.save();
   }
 
   /** Runs `work` beside everything else. Its failure is not one if `stop` was asked for. */

@@ -8,7 +8,7 @@ export type Phase =
   | { kind: "live" }
   /** The whole database is read; captures begin after it. */
   | { kind: "scanning" }
-  /** Cannot be opened or read; tried again. */
-  | { kind: "failed"; retryAtMs: number }
+  /** Cannot be opened or read; tried again at `retryAtMs`, or from `soonestMs` on when something happens to its file. */
+  | { kind: "failed"; retryAtMs: number; soonestMs: number }
   /** Another writer owns the name. For good. */
   | { kind: "fenced"; error: unknown };

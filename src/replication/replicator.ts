@@ -5,28 +5,28 @@
  * of the whole database, uploads, first contact) runs beside it and wakes the watcher when it is done.
  */
 import { assert } from "../assert.ts";
-import { readManifest } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
-import { LtxError, WalsyncError } from "../errors.ts";
+import { LtxError, messageOf, WalsyncError } from "../errors.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
 import { type ReplicationPolicy, tend } from "./capture.ts";
+import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
 import { oweSnapshot } from "./due.ts";
-import { asFault, changed, FaultLog, replaced } from "./faults.ts";
+import { asFault, changed, FaultLog, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
 import { LocalState, stateFolderOf } from "./local-state.ts";
 import { acquireLock, type HeldLock } from "./lock.ts";
-import { OpenDatabase } from "./open-database.ts";
+import { type DatabaseStatus, OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
 import type { Phase } from "./phase.ts";
-import { planCapture, type ResyncReason } from "./plan.ts";
+import type { ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import { type LiveScan, ScanRunner } from "./scan-runner.ts";
-import { beginChain, newLineage, resync, snapshot, takeOver, validate } from "./scans.ts";
+import { resync, snapshot, validate } from "./scans.ts";
 import type { Shipped, UploadProgress } from "./shipper.ts";
 
 export interface ReplicatorSetup {
@@ -58,6 +58,8 @@ export class Replicator {
   /** Descriptors of a database must be closed before it is opened again: closing them drops SQLite's locks. */
   #closing: Promise<void> | null = null;
   #failure: WalsyncError | null = null;
+  /** What keeps captures waiting although the database is live. */
+  #pausedBy: string | null = null;
   #wasOpen = false;
   readonly #faults: FaultLog;
   readonly #journal: Journal;
@@ -85,6 +87,12 @@ export class Replicator {
     return this.#phase.kind === "fenced" ? this.#phase.error : null;
   }
 
+  /** What keeps the newest commits from being captured, in one line, or null. */
+  get trouble(): string | null {
+    const fault = this.fencedBy ?? this.failure;
+    return fault === null ? this.#pausedBy : messageOf(fault);
+  }
+
   /** How far everything is; null before the first snapshot is staged, and while the database is not open. */
   get position(): Readonly<Position> | null {
     return this.#open?.state.position ?? null;
@@ -95,20 +103,9 @@ export class Replicator {
     return this.#open?.state.outbox.files.length ?? 0;
   }
 
-  get waitingBytes(): number {
-    return this.#open?.state.outbox.sizeBytes ?? 0;
-  }
-
-  /** Age of the oldest file that is not acknowledged; null while the database is not open. */
-  get lagMs(): number | null {
-    if (this.#open === null) return null;
-    const oldest = this.#open.state.outbox.files[0];
-    return oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.stagedAtMs);
-  }
-
-  /** Size of the WAL; null while the database is not open. */
-  get walBytes(): number | null {
-    return this.#open?.database.walSizeBytes() ?? null;
+  /** What is measured of it; null while the database is not open. */
+  get status(): DatabaseStatus | null {
+    return this.#open?.status() ?? null;
   }
 
   /**
@@ -171,7 +168,7 @@ export class Replicator {
       this.#open.lookStep = 0;
       this.#open.checkFile ||= renamed;
     } else if (this.#phase.kind === "failed" && renamed) {
-      this.#phase.retryAtMs = 0;
+      this.#phase.retryAtMs = Math.min(this.#phase.retryAtMs, this.#phase.soonestMs);
     }
   }
 
@@ -186,9 +183,6 @@ export class Replicator {
           if (this.#closing !== null) return nowMs + CLOSING_MS;
           this.open();
           this.begin();
-          this.#failure = null;
-          this.#journal.tell("info", "database is back", { path: this.path });
-          this.#faults.clear();
           return nowMs;
         default:
           return Number.POSITIVE_INFINITY;
@@ -253,21 +247,19 @@ export class Replicator {
       this.#failure = null;
     }
     const open = this.#open;
-    if (open === null || this.#phase.kind !== "live") return;
-    this.#tickLive(open, monotonicMs(), true);
-    // The look may have begun a comparison of the whole database.
+    if (open === null) return;
+    // First contact reads the whole database, or its answer says to; a comparison may be under way.
+    if (this.#phase.kind === "waiting") await open.delivery.finish(deadline);
     await Promise.race([open.settled(), untilAborted(deadline)]);
-    await open.delivery.finish(deadline);
-    if (!deadline.aborted) this.#rememberFile(open);
-  }
-
-  /** Leaves proof for the next start, if the database file holds everything that is captured. */
-  #rememberFile({ database, state }: OpenDatabase): void {
-    const position = state.position!;
-    const head = database.walIndex();
-    if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
-    position.file = database.fingerprint();
-    if (position.file !== null) state.save();
+    do {
+      if (this.#phase.kind === "live") this.#tickLive(open, monotonicMs(), true);
+      await Promise.race([open.settled(), untilAborted(deadline)]);
+      await open.delivery.finish(deadline);
+      // A full outbox is empty by now.
+    } while (this.#pausedBy !== null && !deadline.aborted);
+    const { kind } = this.#phase;
+    if (kind === "waiting" || kind === "scanning" || this.#pausedBy !== null) throw unfinished(this.path);
+    if (kind === "live" && !deadline.aborted) open.rememberFile();
   }
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
@@ -282,8 +274,10 @@ export class Replicator {
     }
     if (tended.captured.length > 0) {
       this.#faults.clear();
+      this.#pausedBy = null;
       open.delivery.start();
     }
+    if (this.#failure !== null && tended.next.kind !== "resync" && tended.next.kind !== "replaced") this.#isBack();
     switch (tended.next.kind) {
       case "wait":
         return tended.next.untilMs;
@@ -317,9 +311,17 @@ export class Replicator {
     }
   }
 
+  #isBack(): void {
+    this.#failure = null;
+    this.#pausedBy = null;
+    this.#faults.clear();
+    this.#journal.tell("info", "database is back", { path: this.path });
+  }
+
   #reportFull({ state }: OpenDatabase): void {
     const fields = { sizeBytes: state.outbox.sizeBytes, totalBytes: this.#setup.policy.maxOutboxBytes };
-    this.#faults.reportOnce("capture pauses: the outbox is full", fields);
+    this.#pausedBy = "capture pauses: the outbox is full";
+    this.#faults.reportOnce(this.#pausedBy, fields);
   }
 
   #newDelivery(state: LocalState): Delivery {
@@ -338,23 +340,11 @@ export class Replicator {
 
   async #onContact(plan: ContactPlan, remote: RemoteEnd | null): Promise<void> {
     const open = this.#open!;
-    const { database, state } = open;
-    const { destination } = this.#setup;
+    const { state } = open;
     this.#journal.tell("debug", "first contact", { reason: plan.kind, txid: remote?.txid ?? 0n });
-    if (plan.kind === "fenced") throw fencedError(this.name, destination.url, `txid ${remote!.txid}`);
-    if (plan.kind === "begin") {
-      const identity = { destination: destination.url, name: this.name, lineage: newLineage() };
-      await this.#scan(open, (options) => beginChain(database, state, identity, options));
-    } else if (plan.kind === "take-over") {
-      const found = await readManifest(destination, this.name, open.stop.signal);
-      const lineage = found?.manifest.lineage ?? newLineage();
-      const identity = { destination: destination.url, name: this.name, lineage };
-      await this.#scan(open, async (options) => {
-        const file = await takeOver(database, state, identity, remote!, options);
-        const { txid } = state.position!.captured;
-        this.#journal.tell("info", file === null ? "chain continued" : "chain taken over", { txid });
-      });
-    }
+    if (plan.kind === "fenced") throw fencedError(this.name, this.#setup.destination.url, `txid ${remote!.txid}`);
+    const beginning = chainBeginning(open, this.#setup, plan, remote, this.#journal);
+    if (beginning !== null) await this.#scan(open, beginning);
     const reason = plan.kind === "snapshot" ? plan.reason : remote?.whole === false ? "chain-gap" : null;
     if (reason !== null) {
       this.#journal.filesMissing(reason);
@@ -378,7 +368,7 @@ export class Replicator {
     if (error instanceof OutboxDamage) {
       this.#faults.report("the outbox is damaged: the chain goes on with a comparison", error);
       this.#open?.state.startOver();
-      this.#phase = { kind: "failed", retryAtMs: 0 };
+      this.#phase = { kind: "failed", retryAtMs: 0, soonestMs: 0 };
       void this.#close();
     } else this.#handle(error, monotonicMs());
     this.onWake();
@@ -445,6 +435,7 @@ export class Replicator {
     this.#phase = { kind: "scanning" };
     await this.#scans.exclusive(open, scan, () => {
       this.#phase = { kind: "live" };
+      this.#pausedBy = null;
     });
     this.onWake();
   }
@@ -462,12 +453,15 @@ export class Replicator {
     const fault = asFault(this.path, error);
     const retryAtMs = nowMs + RETRY_MS;
     if (fault.code === "E_DISK" && this.#phase.kind === "live") {
+      this.#pausedBy = messageOf(fault);
       this.#faults.report("capture pauses", fault);
       return retryAtMs;
     }
     this.#failure = fault;
     if (this.#setup.patience === "endless") this.#faults.report("database failed", fault);
-    this.#phase = { kind: "failed", retryAtMs };
+    // A file that comes back is worth a look at once; a disk that is full is not, and opening makes events of its own.
+    const soonestMs = fault.code === "E_DATABASE" ? nowMs + RETRY_SOON_MS : retryAtMs;
+    this.#phase = { kind: "failed", retryAtMs, soonestMs };
     void this.#close();
     return retryAtMs;
   }
@@ -492,6 +486,7 @@ export class Replicator {
 // --- internal ---
 
 const RETRY_MS = 10_000;
+const RETRY_SOON_MS = 250;
 /** A snapshot or validation that failed is tried again after this time. */
 const SCAN_RETRY_MS = 60_000;
 /** Least time between two snapshots that are owed. */

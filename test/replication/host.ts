@@ -24,6 +24,7 @@ const PATIENCE_MS = 10_000;
 export class Host {
   readonly path: string;
   readonly log: string[] = [];
+  readonly scans = new Gate(1);
   readonly #folder: string;
   readonly #bucket: string;
   readonly #stateFolder: string;
@@ -102,7 +103,7 @@ export class Host {
       policy: { ...POLICY, ...policy },
       ready: Promise.resolve(true),
       patience: "endless",
-      scans: new Gate(1),
+      scans: this.scans,
     });
     this.#replicator.openWhenPossible(monotonicMs());
     this.#replicator.begin();

@@ -4,6 +4,7 @@ import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { observeDurableSteps } from "../../src/durable.ts";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
 import { framesOf, resealed } from "../support/sqlite-wal.ts";
 import { tempDir } from "../support/temp.ts";
@@ -454,6 +455,101 @@ describe("the destination", () => {
     renameSync(locked, host.bucketFolder);
     await expectNewest(host);
   });
+});
+
+describe("stopping", () => {
+  const slow = async (host: Host): Promise<() => void> => {
+    // The gate of the scans is taken: whatever wants to read the whole database has to wait.
+    const { promise, resolve } = Promise.withResolvers<void>();
+    void host.scans.run(() => promise);
+    await Bun.sleep(0);
+    return resolve;
+  };
+
+  test("waits for a comparison that is under way", async () => {
+    const host = await liveHost();
+    const release = await slow(host);
+    host.closeApp();
+    rmSync(host.path);
+    host.create();
+    host.insert(5);
+    await host.until("a comparison waits", () => host.logged("comparing the whole database"));
+    const stopping = host.stop();
+    setTimeout(release, 100);
+    await stopping;
+    expect(host.replicator.failure).toBeNull();
+    expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+  });
+
+  test("with too little time for a comparison says so", async () => {
+    const host = await liveHost();
+    const release = await slow(host);
+    host.closeApp();
+    rmSync(host.path);
+    host.create();
+    await host.until("a comparison waits", () => host.logged("comparing the whole database"));
+    await host.replicator.stop(AbortSignal.timeout(50));
+    release();
+    expect(host.replicator.failure?.code).toBe("E_UNREACHABLE");
+  });
+
+  test("with a full outbox captures the rest as soon as there is room", async () => {
+    const host = await liveHost();
+    await host.stop();
+    await host.start({ maxOutboxBytes: 1 });
+    await host.settle();
+    const locked = `${host.bucketFolder}-gone`;
+    renameSync(host.bucketFolder, locked);
+    await Bun.write(host.bucketFolder, "not a folder");
+    for (let i = 0; i < 4; i++) {
+      host.insert(1, 10_000);
+      host.look();
+      await Bun.sleep(5);
+    }
+    expect(host.replicator.trouble).toContain("outbox is full");
+    rmSync(host.bucketFolder);
+    renameSync(locked, host.bucketFolder);
+    expect(await host.stop()).toBe(0);
+    expect(host.replicator.failure).toBeNull();
+    expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+  });
+});
+
+test("a start that finds everything captured knows the count of commits: a WAL that restarts needs no comparison", async () => {
+  const host = await liveHost();
+  host.checkpoint("FULL");
+  await whileDown(host, () => {});
+  await host.settle();
+  host.look();
+  host.insert(2);
+  await expectNewest(host);
+  expect(host.log.filter((line) => line.includes("comparing"))).toEqual([]);
+});
+
+test("a disk that is full at the first snapshot is tried again at leisure, whatever events opening makes", async () => {
+  const host = makeHost();
+  host.create();
+  host.insert(20);
+  let steps = 0;
+  let isFull = true;
+  observeDurableSteps((_, path) => {
+    if (!isFull || !path.endsWith(".ltx.tmp")) return;
+    steps++;
+    throw Object.assign(new Error("ENOSPC: simulated"), { code: "ENOSPC" });
+  });
+  try {
+    await host.start();
+    host.closeApp();
+    for (let i = 0; i < 100; i++) {
+      host.look();
+      await Bun.sleep(5);
+    }
+    expect(steps).toBe(1);
+    expect(host.replicator.trouble).toContain("ENOSPC");
+    isFull = false;
+  } finally {
+    observeDurableSteps(null);
+  }
 });
 
 describe("snapshots", () => {

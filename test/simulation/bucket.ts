@@ -51,7 +51,7 @@ export class Bucket {
     const attempt: Attempt = async (work, signal) => {
       const gone = new DestinationError("the process is gone", { retryable: true });
       if (isCut) throw gone;
-      if (this.weather === "slow") await sleep(this.#random.below(400), signal);
+      if (this.weather === "slow") await sleep(this.#random.below(this.#random.oneIn(4) ? 8000 : 400), signal);
       signal?.throwIfAborted();
       this.requests++;
       if (this.weather === "down") throw new DestinationError("simulated: no answer", { retryable: true });
