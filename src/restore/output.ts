@@ -70,6 +70,7 @@ export class RestoreOutput {
  */
 export function requireFreeOutput(output: string, force: boolean): void {
   const path = resolve(output);
+  const isOutputTaken = isTaken(path);
   for (const suffix of ["-wal", "-shm", "-journal"]) {
     const leftover = path + suffix;
     if (!isTaken(leftover)) continue;
@@ -77,7 +78,7 @@ export function requireFreeOutput(output: string, force: boolean): void {
       hint: "SQLite would apply that file to the restored database. Stop its application and move the file away.",
     });
   }
-  if (!force && isTaken(path)) throw outputExists(path);
+  if (!force && isOutputTaken) throw outputExists(path);
 }
 
 // --- internal ---
