@@ -87,7 +87,7 @@ export class ChainGapError extends WalsyncError {
 
 /** A request to a destination failed. Callers branch on `retryable`. */
 export class DestinationError extends WalsyncError {
-  override readonly name = "DestinationError";
+  override readonly name: string = "DestinationError";
   /** True if the same request may succeed later without anybody changing anything: no answer, 5xx, throttling. */
   readonly retryable: boolean;
   /** HTTP status, if there was an answer. */

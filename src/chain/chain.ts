@@ -156,8 +156,12 @@ export async function hashObject(destination: Destination, file: NamedFile, sign
 }
 
 /** A listed file that is gone when it is read: pruned or merged meanwhile. */
-export function vanished(destination: Destination, file: NamedFile): DestinationError {
-  return new DestinationError(`${destination.url}: expected ${file.key} as listed, found it gone`, {
+export class VanishedError extends DestinationError {
+  override readonly name = "VanishedError";
+}
+
+export function vanished(destination: Destination, file: NamedFile): VanishedError {
+  return new VanishedError(`${destination.url}: expected ${file.key} as listed, found it gone`, {
     retryable: true,
     hint: "Files were merged or pruned at this moment. Run the command again.",
   });

@@ -5,13 +5,13 @@
  * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
  */
 import { constants, Database } from "bun:sqlite";
-import { MiB } from "../bytes.ts";
-import { findTxidAt, readChain, requireHeaderOfKey, vanished } from "../chain/chain.ts";
+import { findTxidAt, readChain, requireHeaderOfKey } from "../chain/chain.ts";
+import { fetchInOrder } from "../chain/fetch.ts";
 import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError } from "../durable.ts";
-import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";
@@ -65,11 +65,6 @@ export async function restoreDatabase(
 
 // --- internal ---
 
-/** Files up to this size are fetched ahead, whole; larger ones are streamed when it is their turn. */
-const SMALL_FILE = 1 * MiB;
-/** Requests under way for files ahead: at most this many megabytes in memory. */
-const FETCH_AHEAD = 8;
-
 async function targetTxid(
   destination: Destination,
   chain: Awaited<ReturnType<typeof readChain>>,
@@ -100,7 +95,7 @@ async function buildFile(
   const totalBytes = files.reduce((sum, file) => sum + file.sizeBytes, 0);
   let fetchedBytes = 0;
   const target = new TargetFile(output, name, totalBytes);
-  for await (const { file, chunks, metadata } of fetchNewestFirst(destination, files, signal)) {
+  for await (const { file, chunks, metadata } of fetchInOrder(destination, files.toReversed(), signal)) {
     const sha256 = hashes === null ? metadata.sha256 : hashes.get(file.key);
     const hasher = sha256 === undefined ? null : new Bun.CryptoHasher("sha256");
     const decoder = new LtxDecoder({
@@ -123,69 +118,6 @@ async function buildFile(
     target.end(file, summary);
   }
   return { ...target.finish(), fileCount: files.length, fetchedBytes };
-}
-
-interface Fetched {
-  file: ChainFile;
-  chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>;
-  metadata: Record<string, string>;
-}
-
-/** Bodies newest first; the next few small ones are under way already. Memory is bounded by FETCH_AHEAD * SMALL_FILE. */
-async function* fetchNewestFirst(
-  destination: Destination,
-  files: readonly ChainFile[],
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Fetched> {
-  const order = files.toReversed();
-  const ahead: Promise<Fetched>[] = [];
-  const start = (file: ChainFile): Promise<Fetched> => {
-    const fetched =
-      file.sizeBytes <= SMALL_FILE ? fetchWhole(destination, file, signal) : open(destination, file, signal);
-    fetched.catch(() => {}); // Looked at when its turn comes; until then a failure must not count as unhandled.
-    return fetched;
-  };
-  for (let next = 0, turn = 0; turn < order.length; turn++) {
-    // A large file is opened only when its turn comes: a body that waits is a connection that times out.
-    while (next < order.length && next < turn + FETCH_AHEAD) {
-      if (order[next]!.sizeBytes > SMALL_FILE && next !== turn) break;
-      ahead.push(start(order[next++]!));
-    }
-    yield await ahead.shift()!;
-  }
-}
-
-async function open(destination: Destination, file: ChainFile, signal: AbortSignal | undefined): Promise<Fetched> {
-  const body = await destination.read(file.key, { signal });
-  if (body === null) throw vanished(destination, file);
-  return { file, chunks: body.chunks, metadata: body.metadata };
-}
-
-async function fetchWhole(
-  destination: Destination,
-  file: ChainFile,
-  signal: AbortSignal | undefined,
-): Promise<Fetched> {
-  const fetched = await open(destination, file, signal);
-  const bytes = new Uint8Array(file.sizeBytes);
-  let filled = 0;
-  for await (const chunk of fetched.chunks) {
-    if (filled + chunk.byteLength > bytes.byteLength) throw changedSize(destination, file);
-    bytes.set(chunk, filled);
-    filled += chunk.byteLength;
-  }
-  if (filled !== bytes.byteLength) throw changedSize(destination, file);
-  return { ...fetched, chunks: [bytes] };
-}
-
-function changedSize(destination: Destination, file: ChainFile): DestinationError {
-  return new DestinationError(
-    `${destination.url}: expected ${file.sizeBytes} bytes in ${file.key}, found another size`,
-    {
-      retryable: true,
-      hint: "The object was replaced while it was read. Run the command again.",
-    },
-  );
 }
 
 function requireSha256(file: ChainFile, expected: string | undefined, found: string | undefined): void {

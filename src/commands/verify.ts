@@ -1,0 +1,111 @@
+/** `walsync verify`: proves that what is at a destination can be restored. */
+import { readChains } from "../chain/chain.ts";
+import { defineWalsyncCommand } from "../cli/command.ts";
+import type { Destination } from "../destination/destination.ts";
+import { requireName } from "../destination/layout.ts";
+import { WalsyncError } from "../errors.ts";
+import { formatBytes, print, printJson, progress } from "../log.ts";
+import type { Finding } from "../upkeep/findings.ts";
+import type { VerifyReport } from "../upkeep/verify.ts";
+import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+
+export default defineWalsyncCommand({
+  meta: { name: "verify", description: "Prove that every file of a database is whole and that they follow on" },
+  positionals: { name: { description: "name of the database, as walsync list shows it" } },
+  flags: {
+    ...DESTINATION_FLAGS,
+    all: { type: "boolean", description: "every database below the destination" },
+    quick: { type: "boolean", description: "read the ends of each file only: what it holds is not proven" },
+    fix: { type: "boolean", description: "remove manifest entries of files that are not there, and nothing else" },
+    json: { type: "boolean", description: "print the result as JSON" },
+  },
+  examples: [
+    ["walsync verify app -b s3://backups/prod", "Read and prove every byte of one database"],
+    ["walsync verify --all --quick -b s3://backups/prod", "Whether the files of all of them follow on"],
+    ["walsync verify app -b s3://backups/prod --fix", "Clear entries of missing files from its manifest"],
+  ],
+  async run({ flags, positionals, env, signal }) {
+    const { name } = positionals;
+    if ((name === undefined) !== flags.all) {
+      throw new WalsyncError("E_USAGE", "verify: expected a name or --all, found both or neither");
+    }
+    if (name !== undefined) requireName(name);
+    const destination = await destinationOf(flags, env, signal);
+    try {
+      const names =
+        name === undefined ? (await readChains(destination, "", undefined, signal)).map((chain) => chain.name) : [name];
+      const reports: VerifyReport[] = [];
+      for (const each of names) {
+        const report = await verifyOne(destination, each, flags, signal);
+        reports.push(report);
+        if (!flags.json) printReport(report, flags.quick);
+      }
+      if (flags.json) printJson({ databases: reports.map(toJson) });
+      else if (names.length === 0) print(`${destination.url}: no databases`);
+      const faults = reports.filter((report) => !isOk(report));
+      if (faults.length > 0) throw notOk(faults);
+    } finally {
+      destination.close();
+    }
+  },
+});
+
+async function verifyOne(
+  destination: Destination,
+  name: string,
+  { quick, fix }: { quick: boolean; fix: boolean },
+  signal: AbortSignal,
+): Promise<VerifyReport> {
+  const { verifyDatabase } = await import("../upkeep/verify.ts");
+  let shown: ReturnType<typeof progress> | undefined;
+  const onProgress = (done: number, total: number): void => {
+    shown ??= progress(`verify ${name}`, total);
+    shown.update(done);
+  };
+  let report: VerifyReport;
+  try {
+    report = await verifyDatabase(destination, name, { quick, signal, ...(quick ? {} : { onProgress }) });
+  } finally {
+    shown?.end();
+  }
+  if (!fix || !report.findings.some(isOrphan)) return report;
+  const { removeOrphans } = await import("../upkeep/manifest-check.ts");
+  const removed = new Set(await removeOrphans(destination, name, signal));
+  const findings = report.findings.map(
+    (finding): Finding =>
+      isOrphan(finding) && removed.has(finding.key)
+        ? { ...finding, severity: "note", message: "was listed in the manifest, and not there: the entry is removed" }
+        : finding,
+  );
+  return { ...report, findings };
+}
+
+const isOrphan = ({ code }: Finding): boolean => code === "manifest-orphan";
+const isOk = ({ findings }: VerifyReport): boolean => findings.every(({ severity }) => severity !== "error");
+
+function toJson(report: VerifyReport) {
+  const { name, layout, files, bytes, points, proven, findings } = report;
+  return { name, layout, ok: isOk(report), files, bytes, points, proven, findings };
+}
+
+function printReport(report: VerifyReport, quick: boolean): void {
+  const { name, files, bytes, points, proven, findings } = report;
+  for (const { severity, key, code, message } of findings) print(`${severity} ${key} ${code}: ${message}`);
+  const extent = `${files} ${files === 1 ? "file" : "files"}, ${formatBytes(bytes)}`;
+  const proof = quick
+    ? `${points} restore points, their contents not read`
+    : `${proven} of ${points} restore points proven`;
+  print(`${name}: ${isOk(report) ? "ok" : "NOT ok"}, ${extent}, ${proof}`);
+}
+
+function notOk(reports: readonly VerifyReport[]): WalsyncError {
+  const findings = reports.flatMap((report) => report.findings).filter(({ severity }) => severity === "error");
+  const names = reports.map(({ name }) => name).join(", ");
+  const isOnlyManifest = findings.every(({ code }) => code === "manifest-orphan");
+  const count = findings.length === 1 ? "1 error" : `${findings.length} errors`;
+  return new WalsyncError("E_INTEGRITY", `${names}: expected everything in order, found ${count}`, {
+    hint: isOnlyManifest
+      ? "Only the index is wrong. Clear it with: walsync verify --fix"
+      : "A running watch ships a new snapshot when it finds files missing; walsync snapshot does so now.",
+  });
+}

@@ -1,0 +1,169 @@
+/**
+ * A walk through the files of a chain in the order of their last txids: whether each follows on from what came before, and
+ * whether it agrees with all others and with the manifest. Pure: it is told what was read.
+ */
+import { hex64 } from "../bytes.ts";
+import { type Chain, VanishedError } from "../chain/chain.ts";
+import type { ManifestEntry } from "../chain/manifest.ts";
+import type { ChainFile } from "../chain/plan.ts";
+import { LtxError, messageOf } from "../errors.ts";
+import type { LtxSummary } from "../ltx/decoder.ts";
+import { hasChecksums } from "../ltx/format.ts";
+import type { Txid } from "../ltx/txid.ts";
+import { type Finding, type FindingCode, finding } from "./findings.ts";
+
+/** What was read of one file. */
+export interface Seen extends Pick<LtxSummary, "header" | "trailer"> {
+  /** Which bytes were uploaded, as the destination tells; undefined if it does not. */
+  expectedSha256: string | undefined;
+  /** Which bytes were read; null if only a part of them was. */
+  foundSha256: string | null;
+  /** What is wrong with the state that it gives; null if nothing is, or nobody looked. */
+  fault: string | null;
+  /** The state after it was made from the files up to it, and is what they claim. */
+  isProven: boolean;
+}
+
+export class ChainWalk {
+  /** By last txid; among those of one, the narrowest first. */
+  readonly files: readonly ChainFile[];
+  readonly findings: Finding[] = [];
+  /** Files that were listed, and were gone when they were to be read. */
+  readonly gone: ChainFile[] = [];
+  readonly #chain: Chain;
+  readonly #entries: ReadonlyMap<string, ManifestEntry>;
+  /** Database checksum after each txid, as the first file that ends there claims. */
+  readonly #states = new Map<Txid, bigint>();
+  readonly #proven = new Set<Txid>();
+  /** A file was damaged that a restore of what follows may use: nothing is proven before the next whole snapshot. */
+  #isTainted = false;
+  #reached: Txid | null = null;
+  #isInGap = false;
+  #stranded = 0;
+  #withoutSha256 = 0;
+  #withoutChecksums = 0;
+
+  /** `entries`: of the manifest, by key of the object. */
+  constructor(chain: Chain, entries: ReadonlyMap<string, ManifestEntry>) {
+    this.#chain = chain;
+    this.#entries = entries;
+    this.files = chain.files.toSorted((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
+  }
+
+  /** Restore points that are listed. */
+  get points(): number {
+    return new Set(this.files.map((file) => file.maxTxid)).size;
+  }
+
+  /** Those of them whose state was made from the files and is what they claim. */
+  get proven(): number {
+    return this.#proven.size;
+  }
+
+  add(key: string, code: FindingCode, message: string): void {
+    this.findings.push(finding(key, code, message));
+  }
+
+  see(file: ChainFile, { header, trailer, expectedSha256, foundSha256, fault, isProven }: Seen): void {
+    const before = this.findings.length;
+    if (fault !== null) this.add(file.key, "checksum-differs", fault);
+    if (expectedSha256 === undefined) this.#withoutSha256++;
+    else if (foundSha256 !== null && foundSha256 !== expectedSha256) {
+      this.add(file.key, "sha256-differs", `expected sha256 ${expectedSha256}, found ${foundSha256}`);
+    }
+    if (hasChecksums(header)) this.#compareStates(file, header.preApplyChecksum, trailer.postApplyChecksum);
+    else this.#withoutChecksums++;
+    if (this.findings.length > before) this.#taint(file);
+    else if (file.kind === "snapshot") this.#isTainted = false;
+    if (isProven && !this.#isTainted) this.#proven.add(file.maxTxid);
+    this.#compareEntry(file, header.preApplyChecksum, trailer.postApplyChecksum, expectedSha256);
+    this.#reach(file);
+  }
+
+  /** Reading the file failed. Throws what is no fault of the file. */
+  fail(file: ChainFile, error: unknown): void {
+    this.#taint(file);
+    if (error instanceof VanishedError) this.gone.push(file);
+    else if (error instanceof LtxError) this.add(file.key, "file-damaged", messageOf(error));
+    else throw error;
+  }
+
+  /** What can be said only when all files were seen. */
+  finish(): void {
+    const { name } = this.#chain;
+    const count = (files: number) => (files === 1 ? "1 file" : `${files} files`);
+    if (!this.files.some((file) => file.kind === "snapshot")) {
+      this.add(name, "no-snapshot", `expected a snapshot, found ${count(this.files.length)} without one`);
+    } else if (this.#stranded > 0) {
+      this.add(name, "unreachable", `${count(this.#stranded)} before the first snapshot serve no restore point`);
+    }
+    if (this.#withoutSha256 > 0 && this.#chain.layout === "walsync") {
+      this.add(name, "sha256-missing", `${count(this.#withoutSha256)} without a sha256 to compare with`);
+    }
+    if (this.#withoutChecksums > 0) {
+      this.add(
+        name,
+        "no-checksums",
+        `${count(this.#withoutChecksums)} without checksums of the database: layout ${this.#chain.layout}`,
+      );
+    }
+  }
+
+  #taint(file: ChainFile): void {
+    this.#isTainted = true;
+    this.#proven.delete(file.maxTxid);
+  }
+
+  #reach(file: ChainFile): void {
+    if (file.kind === "snapshot") {
+      this.#reached = file.maxTxid;
+      this.#isInGap = false;
+      return;
+    }
+    const reached = this.#reached;
+    if (reached === null) this.#stranded++;
+    else if (file.minTxid <= reached + 1n) this.#reached = file.maxTxid;
+    else if (!this.#isInGap) {
+      this.#isInGap = true;
+      const message = `expected txid ${reached + 1n} before it, found nothing between: no point from here on can be restored`;
+      this.add(file.key, "chain-gap", `${message}, up to the next snapshot`);
+    }
+  }
+
+  #compareStates(file: ChainFile, pre: bigint, post: bigint): void {
+    const before = file.minTxid === 1n ? undefined : this.#states.get(file.minTxid - 1n);
+    if (before !== undefined && before !== pre) {
+      const message = `expected to follow on from database checksum ${hex64(before)}, found ${hex64(pre)}`;
+      this.add(file.key, "checksum-differs", message);
+    }
+    const known = this.#states.get(file.maxTxid);
+    if (known === undefined) this.#states.set(file.maxTxid, post);
+    else if (known !== post) {
+      const message = `expected database checksum ${hex64(known)} after it, as in the other file that ends at txid ${file.maxTxid}, found ${hex64(post)}`;
+      this.add(file.key, "checksum-differs", message);
+    }
+  }
+
+  #compareEntry(file: ChainFile, pre: bigint, post: bigint, sha256: string | undefined): void {
+    const entry = this.#entries.get(file.key);
+    if (entry === undefined) return;
+    const differing = [
+      ["size", entry.sizeBytes, file.sizeBytes],
+      ["min_txid", entry.minTxid, file.minTxid],
+      ["max_txid", entry.maxTxid, file.maxTxid],
+      ["kind", entry.kind, file.kind],
+      ["pre_checksum", hex64(entry.preChecksum), hex64(pre)],
+      ["post_checksum", hex64(entry.postChecksum), hex64(post)],
+      ["sha256", entry.sha256, sha256 ?? entry.sha256],
+    ].find(([, said, found]) => said !== found);
+    if (differing === undefined) return;
+    const [field, said, found] = differing;
+    this.add(file.key, "manifest-differs", `expected ${field} ${said} as in the manifest, found ${found}`);
+  }
+}
+
+// --- internal ---
+
+function compare(a: Txid, b: Txid): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}
