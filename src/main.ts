@@ -21,6 +21,10 @@ const app: App = {
       summary: "list databases, and from when to when each can be restored",
       load: () => import("./commands/list.ts").then((module) => module.default),
     },
+    compact: {
+      summary: "delete old snapshots and increments by a policy",
+      load: () => import("./commands/compact.ts").then((module) => module.default),
+    },
     verify: {
       summary: "prove that what is at the destination can be restored",
       load: () => import("./commands/verify.ts").then((module) => module.default),

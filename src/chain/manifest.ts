@@ -6,7 +6,7 @@
 import { hex64, MiB } from "../bytes.ts";
 import type { Destination } from "../destination/destination.ts";
 import { MANIFEST_FILE, manifestKey } from "../destination/layout.ts";
-import { messageOf, WalsyncError } from "../errors.ts";
+import { DestinationError, messageOf, WalsyncError } from "../errors.ts";
 import type { Txid, TxidRange } from "../ltx/txid.ts";
 
 export interface ManifestEntry extends TxidRange {
@@ -56,6 +56,36 @@ export async function readHashes(
 ): Promise<Map<string, string>> {
   const found = await readManifest(destination, name, signal);
   return new Map(found?.manifest.files.map((entry) => [`${name}/${entry.key}`, entry.sha256]));
+}
+
+/**
+ * Changes the manifest at the destination, unless there is none or `edit` returns null: then false. `edit` runs again whenever
+ * somebody else wrote in between. Throws DestinationError if that happens over and over.
+ */
+export async function editManifest(
+  destination: Destination,
+  name: string,
+  edit: (manifest: Manifest) => Promise<Manifest | null> | Manifest | null,
+  signal?: AbortSignal,
+): Promise<boolean> {
+  for (let attempt = 0; attempt < EDIT_ATTEMPTS; attempt++) {
+    const found = await readManifest(destination, name, signal);
+    const edited = found === null ? null : await edit(found.manifest);
+    if (found === null || edited === null) return false;
+    const source = { kind: "bytes", bytes: Buffer.from(formatManifest(edited)) } as const;
+    const condition = { etag: found.etag };
+    const result = await destination.write(manifestKey(name), source, { condition, signal });
+    if (result.kind === "written") return true;
+  }
+  throw manifestContended(destination, name);
+}
+
+/** The manifest was written by somebody else, each time that we tried. */
+export function manifestContended(destination: Destination, name: string): DestinationError {
+  return new DestinationError(`${destination.url}/${manifestKey(name)}: expected to write it, found it changed`, {
+    retryable: true,
+    hint: "Another process writes the same manifest.",
+  });
 }
 
 /** `manifest` with `entries` added, or put in place of those with the same key. */
@@ -117,6 +147,7 @@ export function parseManifest(text: string, name: string): Manifest {
 // --- internal ---
 
 const VERSION = 1;
+const EDIT_ATTEMPTS = 5;
 /** A chain of a million files. */
 const MANIFEST_SIZE_MAX = 512 * MiB;
 const ISO_TIME = /^([+-]\d\d)?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/;

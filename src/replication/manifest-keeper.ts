@@ -3,10 +3,16 @@
  * and at most once a minute, never once per file.
  */
 import { hashObject, readChains, readFileEnds } from "../chain/chain.ts";
-import { formatManifest, type Manifest, type ManifestEntry, readManifest, withEntries } from "../chain/manifest.ts";
+import {
+  formatManifest,
+  type Manifest,
+  type ManifestEntry,
+  manifestContended,
+  readManifest,
+  withEntries,
+} from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
 import { manifestKey } from "../destination/layout.ts";
-import { DestinationError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 
 export interface ManifestIdentity {
@@ -40,13 +46,7 @@ export async function updateManifest(
     const result = await destination.write(manifestKey(identity.name), source, { condition, signal });
     if (result.kind === "written") return;
   }
-  throw new DestinationError(
-    `${destination.url}/${manifestKey(identity.name)}: expected to write it, found it changed`,
-    {
-      retryable: true,
-      hint: "Another process writes the same manifest.",
-    },
-  );
+  throw manifestContended(destination, identity.name);
 }
 
 /** How far the manifest reaches once `entries` are in it. Null if something between is missing. */

@@ -1,9 +1,8 @@
 /** The manifest against the listing, and the one thing about it that may be mended: entries of files that are not there. */
 import { type Chain, type NamedFile, readChains } from "../chain/chain.ts";
-import { formatManifest, type Manifest, readManifest } from "../chain/manifest.ts";
+import { editManifest, type Manifest, readManifest } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
 import { manifestKey } from "../destination/layout.ts";
-import { DestinationError } from "../errors.ts";
 import { type Finding, finding } from "./findings.ts";
 
 /** `manifest` was read before the chain was listed. */
@@ -44,31 +43,23 @@ export async function manifestFindings(
 
 /** Removes the entries of files that are not there, and nothing else. Returns their keys. Throws DestinationError. */
 export async function removeOrphans(destination: Destination, name: string, signal?: AbortSignal): Promise<string[]> {
-  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
-    const found = await readManifest(destination, name, signal);
-    if (found === null) return [];
-    const { manifest, etag } = found;
-    const [chain] = await readChains(destination, `${name}/`, name, signal);
-    const orphans = await findOrphans(destination, name, manifest, keysOf(chain?.files ?? []), signal);
-    if (orphans.length === 0) return [];
-    const files = manifest.files.filter((entry) => !orphans.includes(entry.key));
-    const bytes = Buffer.from(formatManifest({ ...manifest, files, updatedAtMs: Date.now() }));
-    const result = await destination.write(
-      manifestKey(name),
-      { kind: "bytes", bytes },
-      { condition: { etag }, signal },
-    );
-    if (result.kind === "written") return orphans.map((key) => `${name}/${key}`);
-  }
-  throw new DestinationError(
-    `${destination.url}/${manifestKey(name)}: expected to write it, found it changed each time`,
-    { retryable: true, hint: "A running watch writes it at most once a minute. Run the command again." },
+  let orphans: string[] = [];
+  const isChanged = await editManifest(
+    destination,
+    name,
+    async (manifest) => {
+      const [chain] = await readChains(destination, `${name}/`, name, signal);
+      orphans = await findOrphans(destination, name, manifest, keysOf(chain?.files ?? []), signal);
+      const files = manifest.files.filter((entry) => !orphans.includes(entry.key));
+      return orphans.length === 0 ? null : { ...manifest, files, updatedAtMs: Date.now() };
+    },
+    signal,
   );
+  return isChanged ? orphans.map((key) => `${name}/${key}`) : [];
 }
 
 // --- internal ---
 
-const ATTEMPTS = 5;
 /** A running watch writes the manifest at most once a minute, and clocks differ. */
 const MANIFEST_SLACK_MS = 5 * 60_000;
 

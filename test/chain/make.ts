@@ -11,6 +11,8 @@ export interface FileParts {
   timestampMs?: number;
   /** Of the page: which state the database is in after the file. */
   seed?: number;
+  /** What it follows on from; by default nothing that is true. */
+  preApplyChecksum?: bigint;
   /** Of another file, as if this one had its name. */
   inside?: { minTxid: bigint; maxTxid: bigint };
 }
@@ -41,7 +43,7 @@ export class ChainFolder {
 
 export function ltxBytes(minTxid: bigint, maxTxid: bigint, parts: FileParts = {}): Uint8Array {
   const { timestampMs = Number(maxTxid) * 1000, seed = Number(maxTxid), inside = { minTxid, maxTxid } } = parts;
-  const preApplyChecksum = inside.minTxid === 1n ? 0n : CHECKSUM_FLAG | inside.minTxid;
+  const preApplyChecksum = inside.minTxid === 1n ? 0n : (parts.preApplyChecksum ?? CHECKSUM_FLAG | inside.minTxid);
   const head = header({ ...inside, flags: 0, timestampMs, preApplyChecksum });
   return encodeFile(head, new Map([[1, makePage(512, seed)]]), stateChecksum(seed));
 }

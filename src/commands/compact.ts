@@ -1,0 +1,110 @@
+/** `walsync compact`: deletes what retention does not keep; without --force it only shows what that would be. */
+import { readChains } from "../chain/chain.ts";
+import { defineWalsyncCommand } from "../cli/command.ts";
+import { requireName } from "../destination/layout.ts";
+import { WalsyncError } from "../errors.ts";
+import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
+import type { Pruning } from "../upkeep/prune.ts";
+import type { RetentionPolicy } from "../upkeep/retention.ts";
+import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+
+export default defineWalsyncCommand({
+  meta: { name: "compact", description: "Delete old snapshots and increments; shows what it would do without --force" },
+  positionals: { name: { description: "name of the database, as walsync list shows it" } },
+  flags: {
+    ...DESTINATION_FLAGS,
+    hourly: { type: "integer", min: 0, default: "24", description: "hours that keep their newest snapshot" },
+    daily: { type: "integer", min: 0, default: "7", description: "days" },
+    weekly: { type: "integer", min: 0, default: "12", description: "weeks, from Monday" },
+    monthly: { type: "integer", min: 0, default: "12", description: "months; all in UTC" },
+    "point-in-time": {
+      type: "duration",
+      default: "86400",
+      description: "time in which every restore point stays",
+    },
+    all: { type: "boolean", description: "every database below the destination" },
+    force: { type: "boolean", description: "delete" },
+    json: { type: "boolean", description: "print the result as JSON" },
+  },
+  examples: [
+    ["walsync compact app -b s3://backups/prod", "What would be deleted"],
+    ["walsync compact app -b s3://backups/prod --force", "Delete it"],
+    ["walsync compact --all -b s3://backups/prod --hourly 48 --point-in-time 7d --force", "With another policy"],
+  ],
+  async run({ flags, positionals, env, signal }) {
+    const { name } = positionals;
+    if ((name === undefined) !== flags.all) {
+      throw new WalsyncError("E_USAGE", "compact: expected a name or --all, found both or neither");
+    }
+    if (name !== undefined) requireName(name);
+    const policy = policyOf(flags);
+    const destination = await destinationOf(flags, env, signal);
+    const { planPruning, prune } = await import("../upkeep/prune.ts");
+    try {
+      const names =
+        name === undefined ? (await readChains(destination, "", undefined, signal)).map((chain) => chain.name) : [name];
+      const prunings: Pruning[] = [];
+      for (const each of names) {
+        const nowMs = Date.now();
+        const pruning = await planPruning(destination, each, policy, nowMs, signal);
+        prunings.push(pruning);
+        if (flags.force) await prune(destination, pruning, signal);
+        if (!flags.json) printPruning(pruning, flags.force, nowMs);
+      }
+      if (flags.json) printJson({ deleted: flags.force, databases: prunings.map(toJson) });
+      else if (names.length === 0) print(`${destination.url}: no databases`);
+    } finally {
+      destination.close();
+    }
+  },
+});
+
+function policyOf(flags: {
+  hourly: number;
+  daily: number;
+  weekly: number;
+  monthly: number;
+  pointInTime: number;
+}): RetentionPolicy {
+  const { hourly, daily, weekly, monthly } = flags;
+  if (hourly + daily + weekly + monthly === 0) {
+    throw new WalsyncError("E_USAGE", "compact: expected a retention that keeps something, found 0 in every tier", {
+      hint: "Set at least one of --hourly, --daily, --weekly and --monthly.",
+    });
+  }
+  return { hourly, daily, weekly, monthly, pointInTimeMs: flags.pointInTime };
+}
+
+function printPruning({ name, plan, keys, sizeBytes }: Pruning, force: boolean, nowMs: number): void {
+  const rows = plan.snapshots.map(({ file, timestampMs, keptFor }) => [
+    `txid:${file.maxTxid}`,
+    new Date(timestampMs).toISOString(),
+    formatDuration(Math.max(0, nowMs - timestampMs)),
+    formatBytes(file.sizeBytes),
+    keptFor === null ? "delete" : "keep",
+    keptFor ?? "",
+  ]);
+  print(table([["RESTORE POINT", "TIME", "AGE", "SIZE", "ACTION", "REASON"], ...rows], [2, 3]));
+  const { keptIncrements, deletedIncrements } = plan;
+  print(`increments: ${keptIncrements.length} kept, ${deletedIncrements.length} ${force ? "deleted" : "to delete"}`);
+  const files = `${keys.length} ${keys.length === 1 ? "file" : "files"}, ${formatBytes(sizeBytes)}`;
+  if (keys.length === 0) print(`${name}: nothing to delete`);
+  else if (force) print(`${name}: deleted ${files}`);
+  else print(`${name}: would delete ${files}; do it with --force`);
+}
+
+function toJson({ name, plan, keys, sizeBytes }: Pruning) {
+  return {
+    name,
+    snapshots: plan.snapshots.map(({ file, timestampMs, keptFor }) => ({
+      key: file.key,
+      txid: file.maxTxid,
+      time: new Date(timestampMs).toISOString(),
+      bytes: file.sizeBytes,
+      keep: keptFor !== null,
+      reason: keptFor,
+    })),
+    increments: { kept: plan.keptIncrements.length, deleted: plan.deletedIncrements.length },
+    deleted: { files: keys.length, bytes: sizeBytes },
+  };
+}

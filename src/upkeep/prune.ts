@@ -1,0 +1,102 @@
+/** Deletes what retention does not keep: the manifest first, then the files, in an order in which nothing listed breaks. */
+import { type Chain, readChain, readFileEnds } from "../chain/chain.ts";
+import { editManifest } from "../chain/manifest.ts";
+import { planChain } from "../chain/plan.ts";
+import type { Destination } from "../destination/destination.ts";
+import { inParallel } from "../destination/limit.ts";
+import { WalsyncError } from "../errors.ts";
+import {
+  type DatedSnapshot,
+  deletionOrder,
+  planRetention,
+  type RetentionPlan,
+  type RetentionPolicy,
+} from "./retention.ts";
+
+export interface Pruning {
+  name: string;
+  plan: RetentionPlan;
+  /** What the plan deletes, in order. */
+  keys: string[];
+  sizeBytes: number;
+}
+
+/**
+ * What would be deleted now. Throws E_NOT_FOUND if there is nothing of `name`; E_CHAIN_GAP if the newest state cannot be
+ * restored: nothing is given up then.
+ */
+export async function planPruning(
+  destination: Destination,
+  name: string,
+  policy: RetentionPolicy,
+  nowMs: number,
+  signal?: AbortSignal,
+): Promise<Pruning> {
+  const chain = await readChain(destination, name, signal);
+  planChain(name, chain.files, null);
+  const plan = planRetention(chain.files, await dateSnapshots(destination, chain, signal), policy, nowMs);
+  const doomed = deletionOrder(plan);
+  return {
+    name,
+    plan,
+    keys: doomed.map((file) => file.key),
+    sizeBytes: doomed.reduce((sum, file) => sum + file.sizeBytes, 0),
+  };
+}
+
+/** Deletes what `planPruning` found. A crash at any point leaves files that the next pruning deletes. */
+export async function prune(destination: Destination, { name, keys }: Pruning, signal?: AbortSignal): Promise<void> {
+  if (keys.length === 0) return;
+  await forget(destination, name, keys, signal);
+  // One batch after the other: a batch that a server leaves half done may hold a hole, the next one must not begin before.
+  for (let first = 0; first < keys.length; first += DELETE_BATCH) {
+    await destination.remove(keys.slice(first, first + DELETE_BATCH), { signal });
+  }
+  // A watch that listed the files before they went may have put them back into the manifest, or be about to: its write
+  // fails now, and it lists again.
+  await forget(destination, name, keys, signal);
+}
+
+// --- internal ---
+
+/** Two small requests for each snapshot. */
+const SNAPSHOTS_AT_ONCE = 8;
+/** S3 removes a thousand keys at once. */
+const DELETE_BATCH = 1000;
+
+/** The ends of every snapshot: one that cannot be read is not what others are given up for. */
+async function dateSnapshots(
+  destination: Destination,
+  { name, layout, files }: Chain,
+  signal: AbortSignal | undefined,
+): Promise<DatedSnapshot[]> {
+  if (layout !== "walsync") {
+    throw new WalsyncError("E_CONFIG", `${name}: expected the walsync layout, found ${layout}`, {
+      hint: "Let the tool that writes it prune it.",
+    });
+  }
+  const snapshots = files.filter((file) => file.kind === "snapshot");
+  const dated: DatedSnapshot[] = [];
+  await inParallel(SNAPSHOTS_AT_ONCE, snapshots.length, signal, async (i, innerSignal) => {
+    const file = snapshots[i]!;
+    const { header } = await readFileEnds(destination, file, innerSignal);
+    dated.push({ file, timestampMs: header.timestampMs });
+  });
+  return dated;
+}
+
+/** Takes the files out of the manifest, and writes it even if they are not in it. */
+async function forget(
+  destination: Destination,
+  name: string,
+  keys: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const gone = new Set(keys.map((key) => key.slice(name.length + 1)));
+  await editManifest(
+    destination,
+    name,
+    (manifest) => ({ ...manifest, files: manifest.files.filter(({ key }) => !gone.has(key)), updatedAtMs: Date.now() }),
+    signal,
+  );
+}
