@@ -5,7 +5,7 @@ import { requireName } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
 import type { Pruning } from "../upkeep/prune.ts";
-import type { RetentionPolicy } from "../upkeep/retention.ts";
+import { requireRetention } from "../upkeep/retention.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 
 export default defineWalsyncCommand({
@@ -37,7 +37,8 @@ export default defineWalsyncCommand({
       throw new WalsyncError("E_USAGE", "compact: expected a name or --all, found both or neither");
     }
     if (name !== undefined) requireName(name);
-    const policy = policyOf(flags);
+    const { hourly, daily, weekly, monthly, pointInTime } = flags;
+    const policy = requireRetention("compact", { hourly, daily, weekly, monthly, pointInTimeMs: pointInTime });
     const destination = await destinationOf(flags, env, signal);
     const { planPruning, prune } = await import("../upkeep/prune.ts");
     try {
@@ -58,22 +59,6 @@ export default defineWalsyncCommand({
     }
   },
 });
-
-function policyOf(flags: {
-  hourly: number;
-  daily: number;
-  weekly: number;
-  monthly: number;
-  pointInTime: number;
-}): RetentionPolicy {
-  const { hourly, daily, weekly, monthly } = flags;
-  if (hourly + daily + weekly + monthly === 0) {
-    throw new WalsyncError("E_USAGE", "compact: expected a retention that keeps something, found 0 in every tier", {
-      hint: "Set at least one of --hourly, --daily, --weekly and --monthly.",
-    });
-  }
-  return { hourly, daily, weekly, monthly, pointInTimeMs: flags.pointInTime };
-}
 
 function printPruning({ name, plan, keys, sizeBytes }: Pruning, force: boolean, nowMs: number): void {
   const rows = plan.snapshots.map(({ file, timestampMs, keptFor }) => [

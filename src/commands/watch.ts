@@ -1,5 +1,6 @@
 /** `walsync watch`: replicates databases for as long as it runs. */
 import { existsSync } from "node:fs";
+import { join } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -11,6 +12,8 @@ import type { MetricsServer } from "../metrics-server.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { NamedDatabase } from "../replication/names.ts";
 import type { Replicator } from "../replication/replicator.ts";
+import type { CarePolicy } from "../upkeep/caretaker.ts";
+import { requireRetention } from "../upkeep/retention.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 
 /** Flags of the commands that read a live database. */
@@ -60,6 +63,21 @@ export default defineWalsyncCommand({
       default: "86400",
       description: "time between full checks of a database and of the end of its chain; 0 never",
     },
+    "compact-after-snapshot": {
+      type: "boolean",
+      description: "delete what retention does not keep after each snapshot",
+    },
+    "compact-interval": { type: "duration", default: "0", description: "and at this interval; 0 never" },
+    "retain-hourly": { type: "integer", min: 0, default: "24", description: "hours that keep their newest snapshot" },
+    "retain-daily": { type: "integer", min: 0, default: "7", description: "days" },
+    "retain-weekly": { type: "integer", min: 0, default: "12", description: "weeks, from Monday" },
+    "retain-monthly": { type: "integer", min: 0, default: "12", description: "months; all in UTC" },
+    "retain-point-in-time": {
+      type: "duration",
+      default: "86400",
+      description: "time in which every restore point stays",
+    },
+    "no-merge": { type: "boolean", description: "leave every increment a file of its own" },
     "max-outbox": {
       type: "size",
       default: "4GiB",
@@ -95,6 +113,7 @@ export default defineWalsyncCommand({
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const { Replicator } = await import("../replication/replicator.ts");
     const { Watcher } = await import("../replication/watcher.ts");
+    const { Caretaker } = await import("../upkeep/caretaker.ts");
 
     const sources = findSources(positionals.databases);
     const stop = new AbortController();
@@ -117,6 +136,7 @@ export default defineWalsyncCommand({
         scans,
       });
 
+    const care = new Caretaker(destination, carePolicyOf(flags));
     const replicators: Replicator[] = [];
     try {
       for (const database of databases) {
@@ -128,6 +148,7 @@ export default defineWalsyncCommand({
           else replicator.openWhenPossible(monotonicMs());
         }
         replicators.push(replicator);
+        care.follow(replicator, join(folderOf(database.path), "merge"));
       }
     } catch (error) {
       await Promise.all(replicators.map((replicator) => replicator.stop(AbortSignal.abort())));
@@ -152,10 +173,12 @@ export default defineWalsyncCommand({
       await Promise.race([answered.then(() => watcher.finished(signal)), watcher.finished(signal)]);
     } catch (error) {
       metrics?.stop();
+      await care.stop();
       await watcher.stop(0).catch(() => {});
       throw error;
     }
     logEvent("info", "stopping", { databases: replicators.length });
+    await care.stop();
     await watcher.stop(flags.shutdownTimeout);
     stop.abort();
     metrics?.stop();
@@ -168,6 +191,9 @@ export default defineWalsyncCommand({
 const SCANS_AT_ONCE = 1;
 /** The WAL may grow to this many times --min-checkpoint-pages before writers wait for a moment. */
 const FENCE_FACTOR = 4;
+/** Increments of 30 seconds, 5 minutes and an hour become one; each stays a restore point for an hour. */
+const MERGE_WINDOWS_MS = [30_000, 300_000, 3_600_000];
+const KEEP_FINE_MS = 3_600_000;
 
 interface PolicyFlags {
   walSyncInterval: number;
@@ -191,6 +217,27 @@ function policyOf(flags: PolicyFlags): ReplicationPolicy {
     },
     maxOutboxBytes: flags.maxOutbox,
     enableWal: flags.enableWal,
+  };
+}
+
+interface CareFlags {
+  compactAfterSnapshot: boolean;
+  compactInterval: number;
+  retainHourly: number;
+  retainDaily: number;
+  retainWeekly: number;
+  retainMonthly: number;
+  retainPointInTime: number;
+  noMerge: boolean;
+}
+
+function carePolicyOf(flags: CareFlags): CarePolicy {
+  const { retainHourly: hourly, retainDaily: daily, retainWeekly: weekly, retainMonthly: monthly } = flags;
+  return {
+    merge: flags.noMerge ? null : { windowsMs: MERGE_WINDOWS_MS, keepFineMs: KEEP_FINE_MS },
+    retention: requireRetention("watch", { hourly, daily, weekly, monthly, pointInTimeMs: flags.retainPointInTime }),
+    compactAfterSnapshot: flags.compactAfterSnapshot,
+    compactIntervalMs: flags.compactInterval,
   };
 }
 

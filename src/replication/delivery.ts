@@ -46,6 +46,8 @@ export class Delivery {
   readonly #stop = new AbortController();
   /** Shipped since the manifest was written last. */
   #unlisted: ManifestEntry[] = [];
+  /** On their way into the manifest. */
+  #listing: ManifestEntry[] = [];
   #manifestAtMs = Number.NEGATIVE_INFINITY;
   #manifestTask: Promise<void> = Promise.resolve();
   /**
@@ -90,6 +92,30 @@ export class Delivery {
       .catch((error) => {
         if (!this.#stop.signal.aborted) this.#events.onStop(error);
       });
+  }
+
+  /** Adds an entry to the next manifest. */
+  listInManifest(entry: ManifestEntry): void {
+    this.#unlisted.push(entry);
+    // What is dropped here is looked up by the next update, like everything a crash kept out of the manifest.
+    if (this.#unlisted.length > UNLISTED_MAX) this.#unlisted.shift();
+  }
+
+  /** Files of these names were removed: they are not to be added any more. */
+  dropFromManifest(names: ReadonlySet<string>): void {
+    for (const entries of [this.#unlisted, this.#listing]) {
+      for (let i = entries.length - 1; i >= 0; i--) if (names.has(entries[i]!.key)) entries.splice(i, 1);
+    }
+  }
+
+  /** When the manifest is to be written, although nothing more is shipped; infinite if it lists everything. */
+  get manifestDueMs(): number {
+    return this.#unlisted.length === 0 ? Number.POSITIVE_INFINITY : this.#manifestAtMs + MANIFEST_INTERVAL_MS;
+  }
+
+  /** Writes the manifest in the background if it is due. */
+  tendManifest(nowMs: number): void {
+    if (nowMs >= this.manifestDueMs && !this.#stop.signal.aborted) this.#startManifest();
   }
 
   /** Asks the destination anew where the chain ends: `onContact` tells what that means. */
@@ -160,7 +186,7 @@ export class Delivery {
       position.snapshotPageSize = shipped.pageSize;
     }
     this.#state.save();
-    this.#unlisted.push({
+    this.listInManifest({
       key: shipped.key.slice(this.#name.length + 1),
       kind: file.minTxid === 1n ? "snapshot" : "increment",
       minTxid: file.minTxid,
@@ -171,8 +197,6 @@ export class Delivery {
       preChecksum: shipped.preChecksum,
       postChecksum: shipped.postChecksum,
     });
-    // What is dropped here is looked up by the next update, like everything a crash kept out of the manifest.
-    if (this.#unlisted.length > UNLISTED_MAX) this.#unlisted.shift();
     this.#events.onShipped(shipped);
     const due = file.minTxid === 1n || monotonicMs() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
     if (due) this.#startManifest();
@@ -190,16 +214,18 @@ export class Delivery {
   async #writeManifest(signal: AbortSignal): Promise<void> {
     const { position } = this.#state;
     if (position === null || this.#unlisted.length === 0) return;
-    const entries = this.#unlisted;
+    this.#listing = this.#unlisted;
     this.#unlisted = [];
-    const reached = reachedBy(position.manifestTxid, entries);
+    const reached = reachedBy(position.manifestTxid, this.#listing);
     const identity = { name: this.#name, lineage: position.lineage, pageSize: position.captured.pageSize };
     const shippedTxid = position.shippedTxid;
     try {
-      await updateManifest(this.#destination, identity, entries, reached !== null, Date.now(), signal);
+      await updateManifest(this.#destination, identity, this.#listing, reached !== null, Date.now(), signal);
     } catch (error) {
-      this.#unlisted = [...entries, ...this.#unlisted].slice(-UNLISTED_MAX);
+      this.#unlisted = [...this.#listing, ...this.#unlisted].slice(-UNLISTED_MAX);
       throw error;
+    } finally {
+      this.#listing = [];
     }
     // Not the position from before: a scan may have put another one in its place.
     this.#state.position!.manifestTxid = reached ?? shippedTxid;

@@ -23,7 +23,8 @@ export interface ManifestIdentity {
 
 /**
  * Adds `entries` to the manifest at the destination. `complete`: they are everything that was shipped since the manifest
- * was last written; if not, files that it does not know are looked up first.
+ * was last written; if not, files that it does not know are looked up first. What is taken out of `entries` meanwhile is left
+ * out.
  */
 export async function updateManifest(
   destination: Destination,

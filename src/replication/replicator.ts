@@ -5,6 +5,7 @@
  * of the whole database, uploads, first contact) runs beside it and wakes the watcher when it is done.
  */
 import { assert } from "../assert.ts";
+import type { ManifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Gate } from "../destination/limit.ts";
@@ -27,7 +28,7 @@ import type { ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import { type LiveScan, ScanRunner } from "./scan-runner.ts";
 import { resync, snapshot, validate } from "./scans.ts";
-import type { Shipped, UploadProgress } from "./shipper.ts";
+import type { Shipped, ShippedFile, UploadProgress } from "./shipper.ts";
 
 export interface ReplicatorSetup {
   /** The database file. */
@@ -51,6 +52,8 @@ export class Replicator {
   readonly name: string;
   /** Called when something that ran beside `tick` makes another one worth while. */
   onWake: () => void = () => {};
+  /** Called with every file that the destination acknowledged. */
+  onShipped: (shipped: ShippedFile) => void = () => {};
   readonly #setup: ReplicatorSetup;
   #phase: Phase = { kind: "closed" };
   #lock: HeldLock | null = null;
@@ -101,6 +104,15 @@ export class Replicator {
   /** Files that are staged and not yet acknowledged. */
   get waitingFiles(): number {
     return this.#open?.state.outbox.files.length ?? 0;
+  }
+
+  /** A file that somebody else put there for this database is in the manifest when that is written next. */
+  listInManifest(entry: ManifestEntry): void {
+    this.#open?.delivery.listInManifest(entry);
+  }
+
+  dropFromManifest(names: ReadonlySet<string>): void {
+    this.#open?.delivery.dropFromManifest(names);
   }
 
   /** What is measured of it; null while the database is not open. */
@@ -280,25 +292,20 @@ export class Replicator {
     if (this.#failure !== null && tended.next.kind !== "resync" && tended.next.kind !== "replaced") this.#isBack();
     switch (tended.next.kind) {
       case "wait":
-        return tended.next.untilMs;
+        open.delivery.tendManifest(nowMs);
+        return Math.min(tended.next.untilMs, open.delivery.manifestDueMs);
       case "snapshot":
         this.#startSnapshot(open);
         return open.nextLookMs(nowMs);
       case "validate":
-        open.inBackground(
-          () => this.#runValidation(open),
-          (error) => this.#onTaskError(error),
-        );
+        this.#inBackground(open, () => this.#runValidation(open));
         return open.nextLookMs(nowMs);
       case "yield":
-        open.inBackground(
-          async () => {
-            await open.yieldPin();
-            this.#journal.tell("debug", "yielded to a checkpoint", { durationMs: monotonicMs() - nowMs });
-            this.onWake();
-          },
-          (error) => this.#onTaskError(error),
-        );
+        this.#inBackground(open, async () => {
+          await open.yieldPin();
+          this.#journal.tell("debug", "yielded to a checkpoint", { durationMs: monotonicMs() - nowMs });
+          this.onWake();
+        });
         return Number.POSITIVE_INFINITY;
       case "resync":
         this.#startResync(open, tended.next.reason);
@@ -334,6 +341,7 @@ export class Replicator {
 
   #onShipped(shipped: Shipped): void {
     this.#journal.shipped(shipped);
+    this.onShipped(shipped);
     // There may be room in the outbox again.
     this.onWake();
   }
@@ -377,23 +385,16 @@ export class Replicator {
   #startResync(open: OpenDatabase, reason: ResyncReason): void {
     this.#journal.resyncBegins(reason);
     this.#phase = { kind: "scanning" };
-    open.inBackground(
-      async () => {
-        await this.#scan(open, async (options) => {
-          this.#journal.resyncEnds(await resync(open.database, open.state, options));
-        });
-        open.delivery.start();
-      },
-      (error) => this.#onTaskError(error),
-    );
+    this.#inBackground(open, async () => {
+      await this.#scan(open, async (options) => {
+        this.#journal.resyncEnds(await resync(open.database, open.state, options));
+      });
+      open.delivery.start();
+    });
   }
 
   #startSnapshot(open: OpenDatabase): void {
-    if (open.scanQueued) return;
-    open.inBackground(
-      () => this.#runSnapshot(open),
-      (error) => this.#onTaskError(error),
-    );
+    if (!open.scanQueued) this.#inBackground(open, () => this.#runSnapshot(open));
   }
 
   async #runSnapshot(open: OpenDatabase): Promise<void> {
@@ -440,9 +441,11 @@ export class Replicator {
     this.onWake();
   }
 
-  #onTaskError(error: unknown): void {
-    this.#handle(error, monotonicMs());
-    this.onWake();
+  #inBackground(open: OpenDatabase, work: () => Promise<void>): void {
+    open.inBackground(work, (error) => {
+      this.#handle(error, monotonicMs());
+      this.onWake();
+    });
   }
 
   /**

@@ -15,16 +15,22 @@ import { asDiskError } from "../durable.ts";
 import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
+import type { TxidRange } from "../ltx/txid.ts";
 import { nextTurn } from "../turn.ts";
 import { fencedError } from "./contact.ts";
 import { claimsTxid, type Outbox, OutboxDamage, type OutboxFile } from "./outbox.ts";
 
-/** A file that the destination has. */
-export interface Shipped {
-  file: OutboxFile;
+/** A file that the destination has, as far as others need to know. */
+export interface ShippedFile {
+  file: TxidRange & { sizeBytes: number };
   key: string;
-  sha256: string;
+  /** When the state after it was captured. */
   timestampMs: number;
+}
+
+export interface Shipped extends ShippedFile {
+  file: OutboxFile;
+  sha256: string;
   pageSize: number;
   preChecksum: bigint;
   postChecksum: bigint;

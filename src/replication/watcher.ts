@@ -7,8 +7,8 @@ import { basename, dirname } from "node:path";
 import { monotonicMs } from "../clock.ts";
 import { DestinationError } from "../errors.ts";
 import { logEvent } from "../log.ts";
+import { Schedule } from "../schedule.ts";
 import type { Replicator } from "./replicator.ts";
-import { Schedule } from "./schedule.ts";
 
 export class Watcher {
   readonly #replicators: readonly Replicator[];

@@ -46,7 +46,16 @@ export async function planPruning(
 
 /** Deletes what `planPruning` found. A crash at any point leaves files that the next pruning deletes. */
 export async function prune(destination: Destination, { name, keys }: Pruning, signal?: AbortSignal): Promise<void> {
-  if (keys.length === 0) return;
+  if (keys.length > 0) await removeFiles(destination, name, keys, signal);
+}
+
+/** Removes files of one chain in this order, and their entries in the manifest. */
+export async function removeFiles(
+  destination: Destination,
+  name: string,
+  keys: readonly string[],
+  signal?: AbortSignal,
+): Promise<void> {
   await forget(destination, name, keys, signal);
   // One batch after the other: a batch that a server leaves half done may hold a hole, the next one must not begin before.
   for (let first = 0; first < keys.length; first += DELETE_BATCH) {

@@ -8,6 +8,7 @@
  * Promise: whatever is kept and could be restored before can be restored after.
  */
 import type { ChainFile } from "../chain/plan.ts";
+import { WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 
 export interface RetentionPolicy {
@@ -43,6 +44,14 @@ export interface RetentionPlan {
 
 export const SNAPSHOTS_MIN = 2;
 
+/** Throws E_USAGE for a policy that asks for nothing, which nobody means. */
+export function requireRetention(who: string, policy: RetentionPolicy): RetentionPolicy {
+  if (TIERS.some((tier) => policy[tier] > 0)) return policy;
+  throw new WalsyncError("E_USAGE", `${who}: expected a retention that keeps something, found 0 in every tier`, {
+    hint: "Keep at least one hourly, daily, weekly or monthly snapshot.",
+  });
+}
+
 /** `snapshots` are those of `files`, in any order. */
 export function planRetention(
   files: readonly ChainFile[],
@@ -50,25 +59,25 @@ export function planRetention(
   policy: RetentionPolicy,
   nowMs: number,
 ): RetentionPlan {
-  const newestFirst = snapshots.toSorted((a, b) => compare(b.file.maxTxid, a.file.maxTxid));
+  const byAge = snapshots.toSorted((a, b) => compare(b.file.maxTxid, a.file.maxTxid));
   const windowMs = nowMs - policy.pointInTimeMs;
   const reasons = new Map<Txid, KeepReason>();
   const keep = (snapshot: DatedSnapshot | undefined, reason: KeepReason): void => {
     if (snapshot !== undefined && !reasons.has(snapshot.file.maxTxid)) reasons.set(snapshot.file.maxTxid, reason);
   };
-  keep(newestFirst[0], "newest");
-  for (const tier of TIERS) for (const snapshot of newestOfEach(newestFirst, tier, policy[tier])) keep(snapshot, tier);
+  keep(byAge[0], "newest");
+  for (const tier of TIERS) for (const snapshot of newestOfEach(byAge, tier, policy[tier])) keep(snapshot, tier);
   // What the first moment of the window was is told by the last state before it.
-  const base = newestFirst.find(({ timestampMs }) => timestampMs <= windowMs) ?? newestFirst.at(-1);
+  const base = byAge.find(({ timestampMs }) => timestampMs <= windowMs) ?? byAge.at(-1);
   keep(base, "point in time");
-  for (const snapshot of newestFirst) if (reasons.size < SNAPSHOTS_MIN) keep(snapshot, "at least two");
+  for (const snapshot of byAge) if (reasons.size < SNAPSHOTS_MIN) keep(snapshot, "at least two");
 
   const increments = files.filter((file) => file.kind === "increment");
   const baseTxid = base?.file.maxTxid ?? 0n;
   const keptIncrements = increments.filter((file) => file.maxTxid > baseTxid);
-  for (const snapshot of bridges(newestFirst, keptIncrements, reasons, windowMs)) keep(snapshot, "bridges a gap");
+  for (const snapshot of bridges(byAge, keptIncrements, reasons, windowMs)) keep(snapshot, "bridges a gap");
   return {
-    snapshots: newestFirst.map((snapshot) => ({ ...snapshot, keptFor: reasons.get(snapshot.file.maxTxid) ?? null })),
+    snapshots: byAge.map((snapshot) => ({ ...snapshot, keptFor: reasons.get(snapshot.file.maxTxid) ?? null })),
     keptIncrements,
     deletedIncrements: increments.filter((file) => file.maxTxid <= baseTxid),
   };
@@ -80,10 +89,12 @@ export function planRetention(
  */
 export function deletionOrder({ snapshots, deletedIncrements }: RetentionPlan): ChainFile[] {
   const doomed = snapshots.filter(({ keptFor }) => keptFor === null).map(({ file }) => file);
-  // Of two that end together the narrow one first: what a merged file replaced may not be whole any more.
-  const newestFirst = (files: readonly ChainFile[]) =>
-    files.toSorted((a, b) => compare(b.maxTxid, a.maxTxid) || compare(b.minTxid, a.minTxid));
   return [...newestFirst(deletedIncrements), ...newestFirst(doomed)];
+}
+
+/** From the newest down; of two that end together the narrow one first: what a merged file replaced may not be whole any more. */
+export function newestFirst(files: readonly ChainFile[]): ChainFile[] {
+  return files.toSorted((a, b) => compare(b.maxTxid, a.maxTxid) || compare(b.minTxid, a.minTxid));
 }
 
 // --- internal ---

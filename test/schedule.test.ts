@@ -1,7 +1,7 @@
 // Goal: the schedule always hands out what is due first, whatever was set, moved or taken out before.
 import { expect, test } from "bun:test";
 import fc from "fast-check";
-import { Schedule } from "../../src/replication/schedule.ts";
+import { Schedule } from "../src/schedule.ts";
 
 const item = fc.integer({ min: 0, max: 40 });
 const never = fc.constantFrom(Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY);

@@ -1,0 +1,284 @@
+/**
+ * Looks after what a watch ships, in the background: merges increments, removes what merged files replaced, and prunes by
+ * retention. One thing at a time for the whole process, and nothing at all for databases that are idle.
+ */
+import { readChains } from "../chain/chain.ts";
+import type { ManifestEntry } from "../chain/manifest.ts";
+import { monotonicMs } from "../clock.ts";
+import type { Destination } from "../destination/destination.ts";
+import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { logEvent } from "../log.ts";
+import type { TxidRange } from "../ltx/txid.ts";
+import { Counter } from "../metrics.ts";
+import { Schedule } from "../schedule.ts";
+import { mergeIncrements, requireReplacement } from "./merge.ts";
+import {
+  dropSettled,
+  type FrontFile,
+  frontOf,
+  type MergePolicy,
+  nextMergeMs,
+  planMerge,
+  planSuperseded,
+} from "./merge-plan.ts";
+import { planPruning, prune, removeFiles } from "./prune.ts";
+import { newestFirst, type RetentionPolicy } from "./retention.ts";
+
+export interface CarePolicy {
+  /** Null: increments are not merged. */
+  merge: MergePolicy | null;
+  retention: RetentionPolicy;
+  /** Prune whenever a snapshot was shipped. */
+  compactAfterSnapshot: boolean;
+  /** And at this interval; 0 never. */
+  compactIntervalMs: number;
+}
+
+/** What ships the files of one database: a replicator. */
+export interface ShippingSource {
+  readonly name: string;
+  onShipped: (shipped: { file: TxidRange & { sizeBytes: number }; key: string; timestampMs: number }) => void;
+  /** A merged file is there: to be listed in the manifest when that is written next. */
+  listInManifest(entry: ManifestEntry): void;
+  /** Files of these names are about to be removed: they are not to be listed any more. */
+  dropFromManifest(names: ReadonlySet<string>): void;
+}
+
+export const merges = new Counter("walsync_merges_total", "Merged files that were shipped.");
+export const mergedFiles = new Counter("walsync_superseded_files_total", "Files that a merged one replaced, removed.");
+export const prunedFiles = new Counter("walsync_pruned_files_total", "Files that retention did not keep, removed.");
+export const careFailures = new Counter(
+  "walsync_upkeep_failures_total",
+  "Merging or pruning that failed and is tried again.",
+);
+
+export class Caretaker {
+  readonly #destination: Destination;
+  readonly #policy: CarePolicy;
+  readonly #schedule = new Schedule<Care>();
+  readonly #stop = new AbortController();
+  #timer: NodeJS.Timeout | undefined;
+  #timerDueMs = Number.POSITIVE_INFINITY;
+  #working: Promise<void> | null = null;
+
+  constructor(destination: Destination, policy: CarePolicy) {
+    this.#destination = destination;
+    this.#policy = policy;
+  }
+
+  /** Looks after what `source` ships from now on. `folder` is for temporary files; it need not exist. */
+  follow(source: ShippingSource, folder: string): void {
+    const { compactIntervalMs } = this.#policy;
+    // Spread over the interval, so that a thousand databases are not pruned at once.
+    const pruneAtMs = compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
+    const care = new Care(source, folder, pruneAtMs);
+    source.onShipped = ({ file: { minTxid, maxTxid, sizeBytes }, key, timestampMs }) =>
+      this.#note(care, { key, minTxid, maxTxid, sizeBytes, timestampMs });
+    this.#schedule.set(care, care.dueMs);
+    this.#setTimer();
+  }
+
+  /** Gives up what is under way; the next start goes on with it. */
+  async stop(): Promise<void> {
+    this.#stop.abort();
+    clearTimeout(this.#timer);
+    await this.#working;
+  }
+
+  #note(care: Care, file: FrontFile): void {
+    const { merge, compactAfterSnapshot } = this.#policy;
+    if (this.#stop.signal.aborted) return;
+    if (file.minTxid === 1n) {
+      if (compactAfterSnapshot) care.pruneAtMs = 0;
+    } else if (merge !== null) {
+      // What was there before this process is looked up once, when there is something to add to it.
+      if (care.front === null) care.mergeAtMs = Math.min(care.mergeAtMs, Date.now() + merge.windowsMs[0]!);
+      else care.append(file, merge);
+      if (!Number.isFinite(care.sweepAtMs)) care.sweepAtMs = Date.now() + merge.keepFineMs;
+    }
+    this.#schedule.set(care, care.dueMs);
+    this.#setTimer();
+  }
+
+  #setTimer(): void {
+    if (this.#stop.signal.aborted || this.#working !== null) return;
+    const dueMs = this.#schedule.nextDueMs;
+    if (dueMs === this.#timerDueMs) return;
+    clearTimeout(this.#timer);
+    this.#timerDueMs = dueMs;
+    if (!Number.isFinite(dueMs)) return;
+    this.#timer = setTimeout(() => this.#begin(), Math.min(TIMER_MAX_MS, Math.max(0, dueMs - Date.now())));
+  }
+
+  #begin(): void {
+    this.#timerDueMs = Number.POSITIVE_INFINITY;
+    this.#working = this.#work().finally(() => {
+      this.#working = null;
+      this.#setTimer();
+    });
+  }
+
+  async #work(): Promise<void> {
+    for (;;) {
+      const care = this.#schedule.takeDue(Date.now());
+      if (care === undefined || this.#stop.signal.aborted) return;
+      await this.#lookAfter(care);
+      this.#schedule.set(care, care.dueMs);
+    }
+  }
+
+  async #lookAfter(care: Care): Promise<void> {
+    const { name } = care.source;
+    try {
+      if (care.mergeAtMs <= Date.now()) await this.#merge(care);
+      if (care.sweepAtMs <= Date.now()) await this.#sweep(care);
+      if (care.pruneAtMs <= Date.now()) await this.#prune(care);
+      care.failures = 0;
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      if (!(error instanceof WalsyncError) && errnoOf(error) === undefined) throw error;
+      care.failed();
+      const code = error instanceof WalsyncError ? error.code : "E_DISK";
+      careFailures.add({ database: name, code });
+      // Loud at once, then ever more rarely. Nothing depends on it: what is there stays as it is.
+      if ((care.failures & (care.failures - 1)) === 0) {
+        const hint = error instanceof WalsyncError ? error.hint : undefined;
+        logEvent("error", "upkeep failed", {
+          database: name,
+          code,
+          error: messageOf(error),
+          attempt: care.failures,
+          hint,
+        });
+      }
+    }
+  }
+
+  async #merge(care: Care): Promise<void> {
+    const { merge } = this.#policy;
+    const { folder, source } = care;
+    const { name } = source;
+    if (merge === null) return;
+    care.front ??= await this.#readFront(name);
+    // Null again: something was shipped while the destination was asked. It is asked again a little later.
+    while (care.front !== null) {
+      this.#stop.signal.throwIfAborted();
+      const files = planMerge(care.front, merge, Date.now());
+      if (files === null) break;
+      const startedMs = monotonicMs();
+      const entry = await mergeIncrements(this.#destination, name, files, folder, this.#stop.signal);
+      merges.add({ database: name });
+      source.listInManifest(entry);
+      care.replace(files, entry);
+      const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
+      logEvent("debug", "merged", { ...fields, durationMs: monotonicMs() - startedMs });
+    }
+    if (care.front !== null) care.front = dropSettled(care.front, merge, Date.now());
+    care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : nextMergeMs(care.front, merge);
+  }
+
+  /** Removes what merged files replaced long enough ago. */
+  async #sweep(care: Care): Promise<void> {
+    const { merge } = this.#policy;
+    const { name } = care.source;
+    const { signal } = this.#stop;
+    if (merge === null) return;
+    const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
+    const superseded = planSuperseded(chain?.files ?? [], merge.keepFineMs, Date.now());
+    for (const { wide, parts } of superseded) {
+      await requireReplacement(this.#destination, wide, parts, signal);
+      const keys = newestFirst(parts).map((file) => file.key);
+      dropFromManifest(care.source, keys);
+      await removeFiles(this.#destination, name, keys, signal);
+      mergedFiles.add({ database: name }, parts.length);
+    }
+    // As long as it is written to, and once more after that.
+    const isQuiet = superseded.length === 0 && care.front !== null && care.front.length === 0;
+    care.sweepAtMs = isQuiet ? Number.POSITIVE_INFINITY : Date.now() + Math.min(merge.keepFineMs, SWEEP_INTERVAL_MS);
+  }
+
+  async #prune(care: Care): Promise<void> {
+    const { retention, compactIntervalMs } = this.#policy;
+    const { name } = care.source;
+    const pruning = await planPruning(this.#destination, name, retention, Date.now(), this.#stop.signal).catch(
+      (error) => {
+        // Nothing was shipped yet.
+        if (error instanceof WalsyncError && error.code === "E_NOT_FOUND") return null;
+        throw error;
+      },
+    );
+    if (pruning !== null && pruning.keys.length > 0) {
+      dropFromManifest(care.source, pruning.keys);
+      await prune(this.#destination, pruning, this.#stop.signal);
+      prunedFiles.add({ database: name }, pruning.keys.length);
+      logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
+    }
+    care.pruneAtMs = compactIntervalMs > 0 ? Date.now() + compactIntervalMs : Number.POSITIVE_INFINITY;
+  }
+
+  async #readFront(name: string): Promise<FrontFile[]> {
+    const [chain] = await readChains(this.#destination, `${name}/`, name, this.#stop.signal);
+    return frontOf(chain?.files ?? []);
+  }
+}
+
+// --- internal ---
+
+const TIMER_MAX_MS = 60 * 60_000;
+const SWEEP_INTERVAL_MS = 60 * 60_000;
+const RETRY_MS = 60_000;
+const RETRY_MAX_MS = 60 * 60_000;
+
+function dropFromManifest(source: ShippingSource, keys: readonly string[]): void {
+  source.dropFromManifest(new Set(keys.map((key) => key.slice(source.name.length + 1))));
+}
+
+/** What is due for one database, by the host's clock. */
+class Care {
+  readonly source: ShippingSource;
+  readonly folder: string;
+  /** The increments that may be merged yet; null until the destination was asked. */
+  front: FrontFile[] | null = null;
+  mergeAtMs = Number.POSITIVE_INFINITY;
+  sweepAtMs = Number.POSITIVE_INFINITY;
+  pruneAtMs: number;
+  failures = 0;
+
+  constructor(source: ShippingSource, folder: string, pruneAtMs: number) {
+    this.source = source;
+    this.folder = folder;
+    this.pruneAtMs = pruneAtMs;
+  }
+
+  get dueMs(): number {
+    return Math.min(this.mergeAtMs, this.sweepAtMs, this.pruneAtMs);
+  }
+
+  /** A file that was shipped. If others were between, when the destination was asked, it is asked again. */
+  append(file: FrontFile, policy: MergePolicy): void {
+    const last = this.front?.at(-1);
+    if (last !== undefined && file.minTxid !== last.maxTxid + 1n) {
+      this.front = null;
+      return;
+    }
+    this.front?.push(file);
+    this.mergeAtMs = nextMergeMs(this.front ?? [], policy);
+  }
+
+  /** The files of a run have become one. */
+  replace(files: readonly FrontFile[], { key, minTxid, maxTxid, sizeBytes, createdAtMs }: ManifestEntry): void {
+    const at = this.front?.indexOf(files[0]!) ?? -1;
+    const merged = { key: `${this.source.name}/${key}`, minTxid, maxTxid, sizeBytes, timestampMs: createdAtMs };
+    if (at >= 0) this.front?.splice(at, files.length, merged);
+  }
+
+  /** What was due is tried again later, and looked up anew. */
+  failed(): void {
+    this.failures++;
+    const againMs = Date.now() + Math.min(RETRY_MAX_MS, RETRY_MS * 2 ** Math.min(this.failures - 1, 10));
+    this.front = null;
+    if (this.mergeAtMs <= Date.now()) this.mergeAtMs = againMs;
+    if (this.sweepAtMs <= Date.now()) this.sweepAtMs = againMs;
+    if (this.pruneAtMs <= Date.now()) this.pruneAtMs = againMs;
+  }
+}

@@ -1,0 +1,202 @@
+// Goal: while a database is written to, its increments are merged, what was merged is removed, and old snapshots go; at any
+// moment a listing verifies, and every restore point in it gives the bytes that the database had.
+import { afterEach, describe, expect, test } from "bun:test";
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { readChain } from "../../src/chain/chain.ts";
+import { planChain, restorePoints } from "../../src/chain/plan.ts";
+import type { Destination } from "../../src/destination/destination.ts";
+import { openDestination } from "../../src/destination/open.ts";
+import { WalsyncError } from "../../src/errors.ts";
+import { type CarePolicy, Caretaker } from "../../src/upkeep/caretaker.ts";
+import type { MergePolicy } from "../../src/upkeep/merge-plan.ts";
+import { verifyDatabase } from "../../src/upkeep/verify.ts";
+import { Host } from "../replication/host.ts";
+import { tempDir } from "../support/temp.ts";
+import { requireTool } from "../support/tools.ts";
+
+const dir = tempDir();
+/** An hour in two seconds. */
+const MERGE: MergePolicy = { windowsMs: [100, 500], keepFineMs: 1000 };
+const KEEP = { hourly: 1, daily: 0, weekly: 0, monthly: 0, pointInTimeMs: 0 };
+const POLICY: CarePolicy = { merge: MERGE, retention: KEEP, compactAfterSnapshot: false, compactIntervalMs: 0 };
+let running: { host: Host; care: Caretaker; destination: Destination }[] = [];
+
+afterEach(async () => {
+  for (const { host, care, destination } of running) {
+    await care.stop();
+    await host.end();
+    destination.close();
+  }
+  running = [];
+});
+
+async function begin(policy: Partial<CarePolicy> = {}, host = new Host(join(dir, crypto.randomUUID()))) {
+  const destination = await openDestination(join(host.bucketFolder, ".."));
+  if (!existsSync(host.path)) {
+    host.create(512);
+    host.insert(5);
+  }
+  await host.start();
+  const care = new Caretaker(destination, { ...POLICY, ...policy });
+  care.follow(host.replicator, join(host.stateFolder, "merge"));
+  running.push({ host, care, destination });
+  await host.settle();
+  return { host, care, destination };
+}
+
+/** Commits for so long; returns the content at each txid. */
+async function write(host: Host, ms: number): Promise<Map<bigint, Uint8Array>> {
+  const states = new Map<bigint, Uint8Array>([[host.txid, host.content()]]);
+  const endMs = performance.now() + ms;
+  while (performance.now() < endMs) {
+    host.insert(1 + (states.size % 3), 200);
+    await host.settle();
+    states.set(host.txid, host.content());
+    await Bun.sleep(10);
+  }
+  return states;
+}
+
+const ltxIn = (host: Host) =>
+  readdirSync(host.bucketFolder)
+    .filter((name) => name.endsWith(".ltx"))
+    .sort();
+const isMerged = (name: string) => !/^(\d+)-\1\.ltx$/.test(name) && !name.startsWith("00000001-");
+
+async function until(condition: () => boolean): Promise<void> {
+  for (let i = 0; i < 500 && !condition(); i++) await Bun.sleep(20);
+  expect(condition()).toBe(true);
+}
+
+async function expectEveryPoint(
+  host: Host,
+  destination: Destination,
+  states: Map<bigint, Uint8Array>,
+): Promise<number> {
+  const report = await verifyDatabase(destination, "app", { quick: false });
+  expect(report.findings.filter(({ severity, code }) => severity === "error" && code !== "manifest-missing")).toEqual(
+    [],
+  );
+  expect(report.proven).toBe(report.points);
+  const { files } = await readChain(destination, "app");
+  const points = restorePoints(files);
+  expect(points.at(-1)).toBe([...states.keys()].at(-1)!);
+  for (const txid of points) {
+    const found = await host.restored({ kind: "txid", txid }).catch((error: unknown) => error);
+    // Removed since it was listed.
+    if (found instanceof WalsyncError && (found.code === "E_NOT_FOUND" || found.code === "E_UNREACHABLE")) continue;
+    expect([txid, Buffer.compare(found as Uint8Array, states.get(txid)!)]).toEqual([txid, 0]);
+  }
+  return points.length;
+}
+
+describe("increments", () => {
+  test("are merged while more are written, and go when they are old", async () => {
+    const { host, care, destination } = await begin();
+    const states = await write(host, 3000);
+    expect(ltxIn(host).some(isMerged)).toBe(true);
+    await expectEveryPoint(host, destination, states);
+    const { files } = await readChain(destination, "app");
+    expect(planChain("app", files, null).length).toBeLessThan(30);
+    await until(() => ltxIn(host).filter((name) => !isMerged(name)).length < 30);
+    await care.stop();
+    await host.stop();
+    const left = await expectEveryPoint(host, destination, states);
+    expect(left).toBeLessThan(states.size);
+    expect((await verifyDatabase(destination, "app", { quick: false })).findings).toEqual([]);
+    expect(existsSync(join(host.stateFolder, "merge"))).toBe(false);
+    const ltx = requireTool("ltx");
+    if (ltx === null) return;
+    for (const name of ltxIn(host)) {
+      expect(Bun.spawnSync([ltx, "verify", join(host.bucketFolder, name)])).toMatchObject({ exitCode: 0 });
+    }
+  }, 30_000);
+
+  test("of a run before are merged, too, once there are new ones", async () => {
+    const first = await begin({ merge: null });
+    const states = await write(first.host, 800);
+    expect(ltxIn(first.host).filter(isMerged)).toEqual([]);
+    await first.care.stop();
+    await first.host.stop();
+    const { host, destination } = await begin({}, first.host);
+    for (const [txid, state] of await write(host, 400)) states.set(txid, state);
+    await until(() => ltxIn(host).filter(isMerged).length > 1);
+    await expectEveryPoint(host, destination, states);
+  }, 30_000);
+
+  test("stay where the merged file's key is taken by something else, and it is told", async () => {
+    const { host, destination } = await begin();
+    const { write: put } = destination;
+    destination.write = (key, source, options) => {
+      if (isMerged(key.slice("app/".length))) writeFileSync(join(host.bucketFolder, "..", key), "somebody else's");
+      return put.call(destination, key, source, options);
+    };
+    await write(host, 700);
+    await until(() => host.logged("upkeep failed"));
+    expect(host.log.join("\n")).toContain("E_INTEGRITY");
+    expect(ltxIn(host).filter((name) => !isMerged(name)).length).toBe(Number(host.txid));
+  }, 30_000);
+
+  test("are merged again when the destination is back", async () => {
+    const { host, destination } = await begin();
+    const { read } = destination;
+    destination.read = async () => {
+      throw new WalsyncError("E_UNREACHABLE", "simulated: gone");
+    };
+    await write(host, 500);
+    await until(() => host.logged("upkeep failed"));
+    destination.read = read;
+    expect(ltxIn(host).filter(isMerged)).toEqual([]);
+  }, 30_000);
+
+  test("of two parts that do not fit together are not merged", async () => {
+    const { host } = await begin();
+    await write(host, 60);
+    const name = ltxIn(host).find((one) => !one.startsWith("00000001-"))!;
+    const bytes = readFileSync(join(host.bucketFolder, name));
+    bytes[bytes.length - 1]! ^= 1;
+    writeFileSync(join(host.bucketFolder, name), bytes);
+    await write(host, 300);
+    await until(() => host.logged("upkeep failed"));
+    expect(host.log.join("\n")).toMatch(/E_LTX|E_CHAIN_GAP/);
+  }, 30_000);
+});
+
+describe("snapshots", () => {
+  test("that retention does not keep go after the next one", async () => {
+    const { host, destination } = await begin({ compactAfterSnapshot: true, merge: null });
+    const states = new Map<bigint, Uint8Array>();
+    for (let i = 0; i < 5; i++) {
+      for (const [txid, state] of await write(host, 60)) states.set(txid, state);
+      await host.replicator.snapshot();
+      await host.settle();
+    }
+    const snapshots = () => ltxIn(host).filter((name) => name.startsWith("00000001-")).length;
+    await until(() => snapshots() === 2);
+    await expectEveryPoint(host, destination, states);
+    expect(host.logged("pruned")).toBe(true);
+  }, 30_000);
+
+  test("go at the interval, too, and nothing is asked for what was never shipped", async () => {
+    const folder = join(dir, crypto.randomUUID());
+    mkdirSync(join(folder, "bucket"), { recursive: true });
+    const destination = await openDestination(join(folder, "bucket"));
+    const care = new Caretaker(destination, { ...POLICY, compactIntervalMs: 50 });
+    const asked: string[] = [];
+    const { list } = destination;
+    destination.list = (prefix, options) => {
+      asked.push(prefix);
+      return list.call(destination, prefix, options);
+    };
+    care.follow(
+      { name: "app", onShipped: () => {}, listInManifest: () => {}, dropFromManifest: () => {} },
+      join(folder, "merge"),
+    );
+    await Bun.sleep(300);
+    await care.stop();
+    destination.close();
+    expect(asked.length).toBeGreaterThan(1);
+    expect(new Set(asked)).toEqual(new Set(["app/"]));
+  });
+});
