@@ -12,6 +12,7 @@ const number = (name: string, otherwise: number): number => {
 const seeds = number("seeds", 1);
 const first = number("seed", 1);
 const steps = number("steps", 60);
+const PROGRESS_EVERY = 1000;
 
 const totals: Record<string, number> = {};
 const startedMs = performance.now();
@@ -19,6 +20,8 @@ for (let seed = first; seed < first + seeds; seed++) {
   const outcome = await new World(seed).run(steps);
   for (const [what, count] of Object.entries(outcome.counts)) totals[what] = (totals[what] ?? 0) + count;
   if (args.includes("--trace")) console.log(outcome.trace.join("\n"));
+  const done = seed - first + 1;
+  if (done % PROGRESS_EVERY === 0 && done < seeds) console.error(`${done} of ${seeds} seeds`);
   if (outcome.failure === null) continue;
   const { smallest, kept } = await shrink(seed, outcome);
   console.log(smallest.trace.join("\n"));

@@ -263,12 +263,14 @@ export class Replicator {
     // First contact reads the whole database, or its answer says to; a comparison may be under way.
     if (this.#phase.kind === "waiting") await open.delivery.finish(deadline);
     await Promise.race([open.settled(), untilAborted(deadline)]);
-    do {
+    for (let isFull = true; isFull; ) {
       if (this.#phase.kind === "live") this.#tickLive(open, monotonicMs(), true);
       await Promise.race([open.settled(), untilAborted(deadline)]);
+      const { waitingFiles } = this;
       await open.delivery.finish(deadline);
-      // A full outbox is empty by now.
-    } while (this.#pausedBy !== null && !deadline.aborted);
+      // A full outbox that became empty has room for what is left.
+      isFull = this.#pausedBy !== null && waitingFiles > 0 && this.waitingFiles === 0;
+    }
     const { kind } = this.#phase;
     if (kind === "waiting" || kind === "scanning" || this.#pausedBy !== null) throw unfinished(this.path);
     if (kind === "live" && !deadline.aborted) open.rememberFile();
@@ -290,6 +292,8 @@ export class Replicator {
       open.delivery.start();
     }
     if (this.#failure !== null && tended.next.kind !== "resync" && tended.next.kind !== "replaced") this.#isBack();
+    // Forced, it captures all that there is.
+    if (force && tended.next.kind !== "full") this.#pausedBy = null;
     switch (tended.next.kind) {
       case "wait":
         open.delivery.tendManifest(nowMs);
