@@ -9,6 +9,11 @@ import type { Position } from "./position.ts";
 
 export type ScanPlan = { kind: "snapshot" } | { kind: "validate" } | { kind: "wait"; untilMs: number };
 
+/** A snapshot or validation that failed is tried again after this time. */
+export const SCAN_RETRY_MS = 60_000;
+/** Least time between two snapshots that are owed. */
+export const SCAN_PAUSE_MS = 1000;
+
 /** What has to be read whole now, or the time until which nothing has; at most `untilMs`. */
 export function planScan(open: OpenDatabase, policy: ReplicationPolicy, nowMs: number, untilMs: number): ScanPlan {
   if (open.scanQueued) return { kind: "wait", untilMs };

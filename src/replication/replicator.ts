@@ -15,7 +15,7 @@ import { type ReplicationPolicy, tend } from "./capture.ts";
 import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, type Patience, untilAborted } from "./delivery.ts";
-import { oweSnapshot } from "./due.ts";
+import { oweSnapshot, SCAN_PAUSE_MS, SCAN_RETRY_MS } from "./due.ts";
 import { asFault, changed, FaultLog, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
@@ -494,8 +494,4 @@ export class Replicator {
 
 const RETRY_MS = 10_000;
 const RETRY_SOON_MS = 250;
-/** A snapshot or validation that failed is tried again after this time. */
-const SCAN_RETRY_MS = 60_000;
-/** Least time between two snapshots that are owed. */
-const SCAN_PAUSE_MS = 1000;
 const CLOSING_MS = 20;
