@@ -21,6 +21,7 @@ export default defineWalsyncCommand({
   async run({ flags, positionals, env, signal }) {
     const { findSources, nameSources } = await import("../replication/names.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
+    const { NO_SNAPSHOTS } = await import("../replication/due.ts");
     const { Replicator } = await import("../replication/replicator.ts");
     const startedMs = Date.now();
     const sources = findSources([positionals.database]);
@@ -38,7 +39,7 @@ export default defineWalsyncCommand({
       stateFolder: stateFolderOf(path, flags.stateDir),
       policy: {
         syncIntervalMs: 0,
-        snapshotIntervalMs: 0,
+        snapshot: NO_SNAPSHOTS,
         validationIntervalMs: 0,
         checkpoint: {
           minFrames: Number.POSITIVE_INFINITY,

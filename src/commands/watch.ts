@@ -47,6 +47,19 @@ export default defineWalsyncCommand({
       default: "3600",
       description: "time between snapshots of a database that changes; 0 takes only the first",
     },
+    "max-changes": {
+      type: "integer",
+      min: 0,
+      default: "0",
+      description: "take a snapshot after so many pages written to the WAL; 0 never",
+    },
+    "max-interval": {
+      type: "duration",
+      default: "0",
+      description: "take one at the latest after this time, if anything changed; 0 leaves it to --snapshot-interval",
+    },
+    "on-idle": { type: "duration", default: "0", description: "take one after so long without a change; 0 never" },
+    "on-startup": { type: "boolean", description: "take one at the start, if anything changed since the last" },
     "min-checkpoint-pages": {
       type: "integer",
       min: 1,
@@ -198,6 +211,10 @@ const KEEP_FINE_MS = 3_600_000;
 interface PolicyFlags {
   walSyncInterval: number;
   snapshotInterval: number;
+  maxChanges: number;
+  maxInterval: number;
+  onIdle: number;
+  onStartup: boolean;
   validationInterval: number;
   minCheckpointPages: number;
   checkpointInterval: number;
@@ -208,7 +225,13 @@ interface PolicyFlags {
 function policyOf(flags: PolicyFlags): ReplicationPolicy {
   return {
     syncIntervalMs: flags.walSyncInterval,
-    snapshotIntervalMs: flags.snapshotInterval,
+    snapshot: {
+      intervalMs: flags.snapshotInterval,
+      maxFrames: flags.maxChanges,
+      maxIntervalMs: flags.maxInterval,
+      onIdleMs: flags.onIdle,
+      onStartup: flags.onStartup,
+    },
     validationIntervalMs: flags.validationInterval,
     checkpoint: {
       minFrames: flags.minCheckpointPages,

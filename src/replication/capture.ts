@@ -6,7 +6,7 @@ import type { PinnedDatabase } from "../sqlite/database.ts";
 import { walFrameCount } from "../sqlite/wal.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
-import { checkpointDueMs, planScan } from "./due.ts";
+import { checkpointDueMs, planScan, type SnapshotTriggers } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import type { OpenDatabase } from "./open-database.ts";
 import type { OutboxFile } from "./outbox.ts";
@@ -24,15 +24,14 @@ import { captureSegment } from "./segment.ts";
 
 export type CaptureOutcome =
   | { kind: "idle" }
-  | { kind: "captured"; file: OutboxFile; commits: number }
+  | { kind: "captured"; file: OutboxFile; commits: number; frames: number }
   /** Nothing was staged: what happened cannot be read from the WAL any more. */
   | { kind: "resync"; reason: ResyncReason };
 
 export interface ReplicationPolicy {
   /** At most one capture in this time; the first after a pause is immediate. */
   syncIntervalMs: number;
-  /** A snapshot this long after the one before, if anything changed; 0 never. */
-  snapshotIntervalMs: number;
+  snapshot: SnapshotTriggers;
   /** The whole database, and the end of the chain at the destination, are checked this long after the last time; 0 never. */
   validationIntervalMs: number;
   checkpoint: CheckpointPolicy;
@@ -103,7 +102,10 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
       if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, next: { kind: "full" } };
       const outcome = capture(database, state, position);
       if (outcome.kind === "resync") return { captured, next: outcome };
-      if (outcome.kind === "captured") captured.push(outcome);
+      if (outcome.kind === "captured") {
+        captured.push(outcome);
+        open.framesSinceSnapshot += outcome.frames;
+      }
       open.lastCaptureMs = nowMs;
       open.lookStep = 0;
       continue;
@@ -168,7 +170,9 @@ export function capture(
       cursor: scan.end,
       changeCount: head.changeCount,
     });
-    return { kind: "captured", file: segment.file, commits: scan.commitCount };
+    const { pageSize } = database;
+    const frames = walFrameCount(scan.end.walOffset, pageSize) - walFrameCount(start.walOffset, pageSize);
+    return { kind: "captured", file: segment.file, commits: scan.commitCount, frames };
   }
   return { kind: "resync", reason };
 }

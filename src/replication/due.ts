@@ -11,8 +11,30 @@ export type ScanPlan = { kind: "snapshot" } | { kind: "validate" } | { kind: "wa
 
 /** A snapshot or validation that failed is tried again after this time. */
 export const SCAN_RETRY_MS = 60_000;
-/** Least time between two snapshots that are owed. */
+/** Least time between two snapshots. */
 export const SCAN_PAUSE_MS = 1000;
+
+/** When a database that changed since its last snapshot gets the next one: whatever comes first. 0 is never. */
+export interface SnapshotTriggers {
+  /** This long after the last one. */
+  intervalMs: number;
+  /** So many frames after it. */
+  maxFrames: number;
+  /** At the latest this long after it: a limit for one database, where the interval is for all. */
+  maxIntervalMs: number;
+  /** When nothing was captured for so long. */
+  onIdleMs: number;
+  /** At the start. */
+  onStartup: boolean;
+}
+
+export const NO_SNAPSHOTS: SnapshotTriggers = {
+  intervalMs: 0,
+  maxFrames: 0,
+  maxIntervalMs: 0,
+  onIdleMs: 0,
+  onStartup: false,
+};
 
 /** What has to be read whole now, or the time until which nothing has; at most `untilMs`. */
 export function planScan(open: OpenDatabase, policy: ReplicationPolicy, nowMs: number, untilMs: number): ScanPlan {
@@ -41,14 +63,23 @@ export function oweSnapshot(position: Position, snapshotTxid: Txid): void {
 
 // --- internal ---
 
-function snapshotDueMs(open: OpenDatabase, { snapshotIntervalMs }: ReplicationPolicy, nowMs: number): number {
+function snapshotDueMs(open: OpenDatabase, { snapshot }: ReplicationPolicy, nowMs: number): number {
   const { position, outbox } = open.state;
   const { captured, shippedTxid, snapshotTxid, snapshotAtMs, snapshotPageSize, owedTxid } = position!;
-  const isOwed = shippedTxid > 0n && (snapshotPageSize !== captured.pageSize || snapshotTxid < owedTxid);
   // One that waits already may be older than the one that is owed: it is shipped, and then looked at again.
-  if (isOwed && !outbox.files.some(isSnapshot)) return open.snapshotNotBeforeMs;
-  if (snapshotIntervalMs === 0 || snapshotTxid === 0n || captured.txid <= snapshotTxid) return Number.POSITIVE_INFINITY;
-  return Math.max(nowMs + leftOf(snapshotIntervalMs, snapshotAtMs), open.snapshotNotBeforeMs);
+  if (outbox.files.some(isSnapshot)) return Number.POSITIVE_INFINITY;
+  const isOwed = shippedTxid > 0n && (snapshotPageSize !== captured.pageSize || snapshotTxid < owedTxid);
+  if (isOwed) return open.snapshotNotBeforeMs;
+  if (snapshotTxid === 0n || captured.txid <= snapshotTxid) return Number.POSITIVE_INFINITY;
+  const { intervalMs, maxIntervalMs, maxFrames, onIdleMs } = snapshot;
+  const isDue = open.wantsSnapshot || (maxFrames > 0 && open.framesSinceSnapshot >= maxFrames);
+  const dueMs = Math.min(
+    isDue ? nowMs : Number.POSITIVE_INFINITY,
+    intervalMs > 0 ? nowMs + leftOf(intervalMs, snapshotAtMs) : Number.POSITIVE_INFINITY,
+    maxIntervalMs > 0 ? nowMs + leftOf(maxIntervalMs, snapshotAtMs) : Number.POSITIVE_INFINITY,
+    onIdleMs > 0 ? open.lastCaptureMs + onIdleMs : Number.POSITIVE_INFINITY,
+  );
+  return Math.max(dueMs, open.snapshotNotBeforeMs);
 }
 
 function validationDueMs(open: OpenDatabase, { validationIntervalMs }: ReplicationPolicy, nowMs: number): number {

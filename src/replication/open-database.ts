@@ -52,6 +52,10 @@ export class OpenDatabase {
   scanning = false;
   /** A snapshot or a validation is under way, or waits for its turn. */
   scanQueued = false;
+  /** Frames that were captured since the last snapshot, or since it was opened. */
+  framesSinceSnapshot = 0;
+  /** A snapshot was asked for at the start, and not taken yet. */
+  wantsSnapshot = false;
   /** The next periodic snapshot, and the next validation, do not begin before these times. */
   snapshotNotBeforeMs = 0;
   validationNotBeforeMs = 0;

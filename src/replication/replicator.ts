@@ -7,14 +7,12 @@
 import { assert } from "../assert.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
-import type { Destination } from "../destination/destination.ts";
-import type { Gate } from "../destination/limit.ts";
 import { LtxError, messageOf, WalsyncError } from "../errors.ts";
 import { PinnedDatabase } from "../sqlite/database.ts";
-import { type ReplicationPolicy, tend } from "./capture.ts";
+import { tend } from "./capture.ts";
 import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
-import { Delivery, type Patience, untilAborted } from "./delivery.ts";
+import { Delivery, untilAborted } from "./delivery.ts";
 import { oweSnapshot, SCAN_PAUSE_MS, SCAN_RETRY_MS } from "./due.ts";
 import { asFault, changed, FaultLog, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
@@ -26,26 +24,10 @@ import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
 import type { Phase } from "./phase.ts";
 import type { ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
+import type { ReplicatorSetup } from "./replicator-setup.ts";
 import { type LiveScan, ScanRunner } from "./scan-runner.ts";
 import { resync, snapshot, validate } from "./scans.ts";
-import type { Shipped, ShippedFile, UploadProgress } from "./shipper.ts";
-
-export interface ReplicatorSetup {
-  /** The database file. */
-  path: string;
-  /** What it is called at the destination. */
-  name: string;
-  destination: Destination;
-  stateFolder: string;
-  policy: ReplicationPolicy;
-  /** True when the destination has proven to be there, false when it refused. Captures go on without, once a chain has begun. */
-  ready: Promise<boolean>;
-  patience: Patience;
-  /** Shared by the process: how many whole databases are read at once. */
-  scans: Gate;
-  onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
-  onUploadProgress?: UploadProgress | undefined;
-}
+import type { Shipped, ShippedFile } from "./shipper.ts";
 
 export class Replicator {
   readonly path: string;
@@ -145,6 +127,7 @@ export class Replicator {
       for (const undo of cleanUp) undo();
       throw error;
     }
+    this.#open.wantsSnapshot = policy.snapshot.onStartup && !this.#wasOpen;
     this.#wasOpen = true;
     this.#phase = { kind: this.#open.state.position === null ? "waiting" : "live" };
   }
@@ -404,8 +387,12 @@ export class Replicator {
   async #runSnapshot(open: OpenDatabase): Promise<void> {
     open.snapshotNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
     const done = await this.#scanWhileLive(open, snapshot);
-    const { snapshotIntervalMs } = this.#setup.policy;
-    if (done) open.snapshotNotBeforeMs = monotonicMs() + (snapshotIntervalMs > 0 ? snapshotIntervalMs : SCAN_PAUSE_MS);
+    if (done) {
+      const { intervalMs } = this.#setup.policy.snapshot;
+      open.snapshotNotBeforeMs = monotonicMs() + Math.min(SCAN_PAUSE_MS, intervalMs || SCAN_PAUSE_MS);
+      open.framesSinceSnapshot = 0;
+      open.wantsSnapshot = false;
+    }
     open.delivery.start();
     this.onWake();
   }

@@ -8,12 +8,13 @@ import { Gate } from "../../src/destination/limit.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import { configureLog } from "../../src/log.ts";
 import type { ReplicationPolicy } from "../../src/replication/capture.ts";
+import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
 import { type RestoreTarget, restoreDatabase } from "../../src/restore/restore.ts";
 
 const POLICY: ReplicationPolicy = {
   syncIntervalMs: 0,
-  snapshotIntervalMs: 0,
+  snapshot: NO_SNAPSHOTS,
   validationIntervalMs: 0,
   checkpoint: { minFrames: 1000, intervalMs: 60_000, fenceFrames: 4000 },
   maxOutboxBytes: 1e9,

@@ -1,10 +1,12 @@
 // Goal: whatever happens to a database between two looks, or while nobody looks, what is shipped restores every state
 // that was captured, and the newest one at last. Each scenario is a known way to lose data.
+
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { observeDurableSteps } from "../../src/durable.ts";
+import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
 import { framesOf, resealed } from "../support/sqlite-wal.ts";
 import { tempDir } from "../support/temp.ts";
@@ -556,7 +558,7 @@ describe("snapshots", () => {
   test("a periodic one is taken while the application writes, and restores the same as the increments", async () => {
     const host = await liveHost();
     await host.stop();
-    await host.start({ snapshotIntervalMs: 50 });
+    await host.start({ snapshot: { ...NO_SNAPSHOTS, intervalMs: 50 } });
     const states = new Map<bigint, Uint8Array>();
     for (let i = 0; i < 12; i++) {
       host.insert(20, 2000);
@@ -576,6 +578,45 @@ describe("snapshots", () => {
     }
     const newest = BigInt(names.sort().at(-1)!.split("-")[1]!.replace(".ltx", ""));
     expect(Buffer.compare(await host.restored({ kind: "newest" }), states.get(newest)!)).toBe(0);
+  });
+
+  test.each([
+    ["after so many frames", { maxFrames: 10 }],
+    ["when it is idle", { onIdleMs: 60 }],
+    ["at the latest after a time", { maxIntervalMs: 60 }],
+  ])("are taken %s, and not again without a change", async (_, trigger) => {
+    const host = await liveHost();
+    await host.stop();
+    await host.start({ snapshot: { ...NO_SNAPSHOTS, ...trigger } });
+    await host.settle();
+    const snapshots = () =>
+      readdirSync(host.bucketFolder)
+        .filter((name) => /^0*1-\d+\.ltx$/.test(name))
+        .sort();
+    expect(snapshots()).toEqual(["00000001-00000001.ltx"]);
+    for (let i = 0; i < 6; i++) host.insert(2, 5000);
+    await host.until("a snapshot is there", () => snapshots().length === 2);
+    await Bun.sleep(150);
+    await host.settle();
+    expect(snapshots()).toHaveLength(2);
+    await expectNewest(host);
+  });
+
+  test("are taken at the start if that was asked for, and anything changed", async () => {
+    const host = await liveHost();
+    const snapshot = { ...NO_SNAPSHOTS, onStartup: true };
+    const snapshots = () => readdirSync(host.bucketFolder).filter((name) => /^0*1-\d+\.ltx$/.test(name)).length;
+    await host.stop();
+    await host.start({ snapshot });
+    await host.settle();
+    expect(snapshots()).toBe(1);
+    await host.stop();
+    host.insert();
+    await host.start({ snapshot });
+    await host.until("a snapshot is there", () => snapshots() === 2);
+    host.insert();
+    await host.settle();
+    expect(snapshots()).toBe(2);
   });
 
   test("asked for twice without a change, there is one", async () => {

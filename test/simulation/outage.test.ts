@@ -1,5 +1,6 @@
 // Goal: a destination that is away for an hour costs neither data nor memory nor a storm of requests; when it is back the
 // backlog drains in order. An outbox that is full pauses capture, and says so.
+
 import { afterEach, describe, expect, test } from "bun:test";
 import { mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -7,6 +8,7 @@ import { join } from "node:path";
 import { parseKey } from "../../src/destination/layout.ts";
 import { Gate } from "../../src/destination/limit.ts";
 import { configureLog } from "../../src/log.ts";
+import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { Application } from "./application.ts";
@@ -45,7 +47,7 @@ class SlowMotion {
       stateFolder: join(this.folder, "state"),
       policy: {
         syncIntervalMs: 1000,
-        snapshotIntervalMs: 0,
+        snapshot: NO_SNAPSHOTS,
         validationIntervalMs: 0,
         checkpoint: { minFrames: 100, intervalMs: 60_000, fenceFrames: 400 },
         maxOutboxBytes,

@@ -2,6 +2,7 @@
  * One simulated world: an application, walsync watching it, a bucket, and everything that goes wrong between them. Every
  * choice comes from the seed. The laws are checked at the end, and whenever walsync reports something.
  */
+
 import { cpSync, existsSync, fstatSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,6 +14,7 @@ import { observeDurableSteps } from "../../src/durable.ts";
 import { ChainGapError, WalsyncError } from "../../src/errors.ts";
 import { configureLog } from "../../src/log.ts";
 import type { Txid } from "../../src/ltx/txid.ts";
+import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
@@ -117,7 +119,7 @@ export class World {
       stateFolder: this.#stateFolder,
       policy: {
         syncIntervalMs: random.pick([0, 0, 100, 1000]),
-        snapshotIntervalMs: random.pick([0, 2000, 20_000]),
+        snapshot: { ...NO_SNAPSHOTS, intervalMs: random.pick([0, 2000, 20_000]) },
         validationIntervalMs: random.pick([0, 3000]),
         checkpoint: {
           minFrames: random.pick([4, 30, 1000]),

@@ -1,0 +1,23 @@
+/** What the replicator of one database is given. */
+import type { Destination } from "../destination/destination.ts";
+import type { Gate } from "../destination/limit.ts";
+import type { ReplicationPolicy } from "./capture.ts";
+import type { Patience } from "./delivery.ts";
+import type { UploadProgress } from "./shipper.ts";
+
+export interface ReplicatorSetup {
+  /** The database file. */
+  path: string;
+  /** What it is called at the destination. */
+  name: string;
+  destination: Destination;
+  stateFolder: string;
+  policy: ReplicationPolicy;
+  /** True when the destination has proven to be there, false when it refused. Captures go on without, once a chain has begun. */
+  ready: Promise<boolean>;
+  patience: Patience;
+  /** Shared by the process: how many whole databases are read at once. */
+  scans: Gate;
+  onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+  onUploadProgress?: UploadProgress | undefined;
+}
