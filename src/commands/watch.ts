@@ -56,7 +56,7 @@ export default defineWalsyncCommand({
     "max-interval": {
       type: "duration",
       default: "0",
-      description: "take one at the latest after this time, if anything changed; 0 leaves it to --snapshot-interval",
+      description: "take one at the latest after this time, if anything changed; 0 never",
     },
     "on-idle": { type: "duration", default: "0", description: "take one after so long without a change; 0 never" },
     "on-startup": { type: "boolean", description: "take one at the start, if anything changed since the last" },
