@@ -27,6 +27,8 @@ export type SettingDef =
   | (SettingBase & { type: "integer"; default?: string; min?: number; max?: number })
   /** A length of time; the value is in milliseconds. */
   | (SettingBase & { type: "duration"; default?: string })
+  /** Lengths of time with commas between them, ascending, or "none"; the value is a list of milliseconds. */
+  | (SettingBase & { type: "durations"; default?: string })
   /** An amount of bytes. */
   | (SettingBase & { type: "size"; default?: string })
   | (SettingBase & { type: "choice"; choices: readonly string[]; default?: string });
@@ -36,9 +38,11 @@ export type ParsedValue<D extends SettingDef> = D extends { type: "boolean" }
   ? boolean
   : D extends { type: "integer" | "duration" | "size" }
     ? number
-    : D extends { type: "choice"; choices: readonly (infer C)[] }
-      ? C
-      : string;
+    : D extends { type: "durations" }
+      ? number[]
+      : D extends { type: "choice"; choices: readonly (infer C)[] }
+        ? C
+        : string;
 
 /** A setting with a default, a required one and a boolean always have a value. */
 export type SettingValue<D extends SettingDef> = D extends
@@ -146,7 +150,19 @@ const SIZE_UNITS: Record<string, number> = {
   ti: 1024 * GiB,
 };
 
-function parseSetting(def: SettingDef, text: string, label: string, code: ErrorCode): string | number | boolean {
+function parseDurations(text: string, label: string, code: ErrorCode): number[] {
+  if (text.trim() === "none") return [];
+  const list = text.split(",").map((part) => parseDuration(part, label, code));
+  if (list.every((ms, i) => ms > (list[i - 1] ?? 0))) return list;
+  throw invalid(code, label, "durations like 30s,5m,1h, each longer than the one before", text);
+}
+
+function parseSetting(
+  def: SettingDef,
+  text: string,
+  label: string,
+  code: ErrorCode,
+): string | number | boolean | number[] {
   switch (def.type) {
     case "string":
       return text;
@@ -155,6 +171,8 @@ function parseSetting(def: SettingDef, text: string, label: string, code: ErrorC
       return text === "true";
     case "duration":
       return parseDuration(text, label, code);
+    case "durations":
+      return parseDurations(text, label, code);
     case "size":
       return parseSize(text, label, code);
     case "choice":

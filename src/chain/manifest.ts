@@ -37,15 +37,14 @@ export async function readManifest(
   name: string,
   signal?: AbortSignal,
 ): Promise<{ manifest: Manifest; etag: string } | null> {
-  const body = await destination.read(manifestKey(name), { signal });
-  if (body === null) return null;
-  const parts: Buffer[] = [];
-  if (body.sizeBytes > MANIFEST_SIZE_MAX) {
-    await body.chunks[Symbol.asyncIterator]().return?.();
-    throw tooLarge(name);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await readManifestOnce(destination, name, signal);
+    } catch (error) {
+      // The one object that is written more than once: it may be replaced while it is read.
+      if (!(error instanceof DestinationError) || !error.retryable || attempt === READ_ATTEMPTS) throw error;
+    }
   }
-  for await (const chunk of body.chunks) parts.push(Buffer.from(chunk));
-  return { manifest: parseManifest(Buffer.concat(parts).toString(), name), etag: body.etag };
 }
 
 /** Hex sha256 by key, for a destination that keeps no metadata with its objects. Files newer than the manifest have none. */
@@ -148,12 +147,29 @@ export function parseManifest(text: string, name: string): Manifest {
 
 const VERSION = 1;
 const EDIT_ATTEMPTS = 5;
+const READ_ATTEMPTS = 3;
 /** A chain of a million files. */
 const MANIFEST_SIZE_MAX = 512 * MiB;
 const ISO_TIME = /^([+-]\d\d)?\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z$/;
 const HEX_16 = /^[0-9a-f]{16}$/;
 const HEX_64 = /^[0-9a-f]{64}$/;
 const FILE_NAME = /^[0-9]{8,20}-[0-9]{8,20}\.ltx$/;
+
+async function readManifestOnce(
+  destination: Destination,
+  name: string,
+  signal: AbortSignal | undefined,
+): Promise<{ manifest: Manifest; etag: string } | null> {
+  const body = await destination.read(manifestKey(name), { signal });
+  if (body === null) return null;
+  const parts: Buffer[] = [];
+  if (body.sizeBytes > MANIFEST_SIZE_MAX) {
+    await body.chunks[Symbol.asyncIterator]().return?.();
+    throw tooLarge(name);
+  }
+  for await (const chunk of body.chunks) parts.push(Buffer.from(chunk));
+  return { manifest: parseManifest(Buffer.concat(parts).toString(), name), etag: body.etag };
+}
 
 type Values = Record<string, unknown>;
 

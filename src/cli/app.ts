@@ -5,10 +5,10 @@
 import { type CommandDef, defineCommand, runCommand } from "citty";
 import { EXIT_BUG, exitStatus, WalsyncError } from "../errors.ts";
 import { print, printError } from "../log.ts";
+import { nearest } from "../suggest.ts";
 import { formatFailure } from "./failure.ts";
 import { formatRootHelp } from "./help.ts";
 import { Interrupted } from "./interrupt.ts";
-import { nearest } from "./suggest.ts";
 import { formatVersion } from "./version.ts";
 
 export interface CommandEntry {

@@ -2,8 +2,11 @@
  * What a command is made of: a table of flags and arguments, examples, and one function. Everything that is the same
  * for all commands is here: strict parsing, --help, logging flags, settings from the environment, interruption.
  */
+import { existsSync } from "node:fs";
 import { type CommandDef, defineCommand } from "citty";
-import { envLayer, type Origin, resolveSettings, type SettingValues } from "../config.ts";
+import { envLayer, type Origin, resolveSettings, type SettingLayer, type SettingValues } from "../config.ts";
+import type { ConfigFile } from "../config-file.ts";
+import { DEFAULT_CONFIG } from "../config-keys.ts";
 import { configureLog, detectTerminal, type LogFormat, type LogLevel, print } from "../log.ts";
 import {
   asksForHelp,
@@ -23,6 +26,10 @@ export interface CommandContext<F extends FlagTable, P extends PositionalTable> 
   /** Who set each flag, by its name as typed: "snapshot-interval". */
   origins: Record<string, Origin>;
   env: Readonly<Record<string, string | undefined>>;
+  /** walsync.toml, if there is one. Its settings are in `flags` already. */
+  config: ConfigFile | null;
+  /** `flags` as they are where `layer` beats the sections of walsync.toml. */
+  flagsWith(layer: SettingLayer): SettingValues<F>;
   /**
    * Aborts at the first SIGINT or SIGTERM, with an `Interrupted` as reason; a second one ends the process. A command
    * that finishes its work and returns then exits 0, one that throws the reason exits as if killed by the signal.
@@ -45,6 +52,11 @@ export interface WalsyncCommand<F extends FlagTable, P extends PositionalTable> 
 
 /** Flags of every command. Their names cannot be used in a command's own table. */
 export const COMMON_FLAGS = {
+  config: {
+    type: "string",
+    placeholder: "FILE",
+    description: "configuration file; default: walsync.toml in the working directory, if it is there",
+  },
   quiet: { type: "boolean", short: "q", description: "say only what is wrong" },
   verbose: { type: "boolean", description: "say more, for finding faults" },
   "log-format": {
@@ -71,16 +83,20 @@ export function defineWalsyncCommand<const F extends FlagTable, const P extends 
       }
       const env = process.env;
       const given = parseStrict({ flags: allFlags, positionals: command.positionals }, rawArgs);
-      // Strongest first. The layer of a configuration file belongs behind the environment; its --config is in `given`.
-      const layers = [flagLayer(given.flags), envLayer(env)];
-      const common = resolveSettings(COMMON_FLAGS, layers).values;
+      // Strongest first. The configuration file comes behind the environment.
+      const strong = [flagLayer(given.flags), envLayer(env)];
+      const common = resolveSettings(COMMON_FLAGS, strong).values;
       configureLog({ ...detectTerminal(env), format: common.logFormat as LogFormat, level: logLevel(common) });
-      const resolved = resolveSettings(command.flags, layers);
+      const config = await findConfig(common.config, env);
+      const weak = config === null ? [] : [config.layer];
+      const resolved = resolveSettings(command.flags, [...strong, ...weak]);
       await command.run({
         flags: resolved.values,
         positionals: given.positionals,
         origins: resolved.origins,
         env,
+        config,
+        flagsWith: (layer) => resolveSettings(command.flags, [...strong, layer, ...weak]).values,
         get signal() {
           return interruption();
         },
@@ -90,6 +106,16 @@ export function defineWalsyncCommand<const F extends FlagTable, const P extends 
 }
 
 // --- internal ---
+
+/** The parser is not loaded where there is nothing to parse. */
+async function findConfig(
+  path: string | undefined,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<ConfigFile | null> {
+  if (path === undefined && !existsSync(DEFAULT_CONFIG)) return null;
+  const { readConfig } = await import("../config-file.ts");
+  return readConfig(path, process.cwd(), env);
+}
 
 function logLevel({ quiet, verbose }: { quiet: boolean; verbose: boolean }): LogLevel {
   if (quiet) return "warn";

@@ -9,7 +9,7 @@
 import { assert } from "../assert.ts";
 import type { SettingDef, SettingLayer } from "../config.ts";
 import { WalsyncError } from "../errors.ts";
-import { nearest } from "./suggest.ts";
+import { nearest } from "../suggest.ts";
 
 /** One flag. Its key in the table is its long name, as users type it: "snapshot-interval". */
 export type FlagDef = SettingDef & {

@@ -92,6 +92,8 @@ function placeholder(def: FlagDef): string {
       return "N";
     case "duration":
       return "TIME";
+    case "durations":
+      return "LIST";
     case "size":
       return "SIZE";
     case "choice":

@@ -20,12 +20,29 @@ export const DESTINATION_FLAGS = {
     description: "S3 server, if it is not AWS",
   },
   region: { type: "string", env: "AWS_REGION", default: "us-east-1", description: "region of the bucket" },
+  "force-path-style": {
+    type: "boolean",
+    description: "put the bucket into the path of requests to AWS, too, as for every other server",
+  },
+  "storage-class": {
+    type: "string",
+    placeholder: "CLASS",
+    description: "storage class of objects; default: the bucket's",
+  },
+  sse: {
+    type: "choice",
+    choices: ["AES256", "aws:kms"],
+    description: "what the server encrypts objects with; default: as the bucket says",
+  },
 } as const;
 
 export interface DestinationFlags {
   bucket: string;
   endpoint: string | undefined;
   region: string;
+  forcePathStyle: boolean;
+  storageClass: string | undefined;
+  sse: string | undefined;
 }
 
 /** Requests in flight, for the whole process. */
@@ -37,8 +54,16 @@ export async function destinationOf(
   env: Readonly<Record<string, string | undefined>>,
   signal: AbortSignal,
 ): Promise<Destination> {
-  const { endpoint, region } = flags;
-  const destination = await openDestination(flags.bucket, { endpoint, region, env });
+  const { endpoint, region, storageClass, sse } = flags;
+  const destination = await openDestination(flags.bucket, {
+    endpoint,
+    region,
+    // Left open, it follows from the endpoint.
+    forcePathStyle: flags.forcePathStyle || undefined,
+    storageClass,
+    serverSideEncryption: sse,
+    env,
+  });
   return withRetry(limitConcurrency(destination, new Gate(MAX_REQUESTS)), {
     signal,
     onRetry: ({ operation, attempt, delayMs, error }) => {

@@ -4,7 +4,7 @@ import { Gate } from "../destination/limit.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
 import { formatDuration, print, printJson, progress } from "../log.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
-import { STATE_FLAGS } from "./watch.ts";
+import { STATE_FLAGS } from "./watch-settings.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "snapshot", description: "Ship a snapshot of one database, and what led to it" },

@@ -9,159 +9,72 @@ import { retrying } from "../destination/retry.ts";
 import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { MetricsServer } from "../metrics-server.ts";
-import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { NamedDatabase } from "../replication/names.ts";
 import type { Replicator } from "../replication/replicator.ts";
-import type { CarePolicy } from "../upkeep/caretaker.ts";
-import { requireRetention } from "../upkeep/retention.ts";
-import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
-
-/** Flags of the commands that read a live database. */
-export const STATE_FLAGS = {
-  "state-dir": {
-    type: "string",
-    placeholder: "DIR",
-    description: "where walsync keeps its own files; default: .<file>-walsync beside each database",
-  },
-  "enable-wal": { type: "boolean", description: "switch databases in another journal mode to WAL" },
-} as const;
+import { destinationOf } from "./destination.ts";
+import type { WatchedDatabase } from "./watch-databases.ts";
+import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS } from "./watch-settings.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "watch", description: "Replicate live databases continuously" },
   positionals: {
     databases: {
-      required: true,
       variadic: true,
       description: "database files, name=file, directories of databases, or quoted globs",
     },
   },
-  flags: {
-    ...DESTINATION_FLAGS,
-    "wal-sync-interval": {
-      type: "duration",
-      default: "1",
-      description: "capture at most this often; 0 captures every change at once",
-    },
-    "snapshot-interval": {
-      type: "duration",
-      default: "3600",
-      description: "time between snapshots of a database that changes; 0 takes only the first",
-    },
-    "max-changes": {
-      type: "integer",
-      min: 0,
-      default: "0",
-      description: "take a snapshot after so many pages written to the WAL; 0 never",
-    },
-    "max-interval": {
-      type: "duration",
-      default: "0",
-      description: "take one at the latest after this time, if anything changed; 0 never",
-    },
-    "on-idle": { type: "duration", default: "0", description: "take one after so long without a change; 0 never" },
-    "on-startup": { type: "boolean", description: "take one at the start, if anything changed since the last" },
-    "min-checkpoint-pages": {
-      type: "integer",
-      min: 1,
-      default: "1000",
-      description: "pages in the WAL at which walsync asks SQLite to copy them back",
-    },
-    "checkpoint-interval": {
-      type: "duration",
-      default: "60",
-      description: "and at the latest after this time",
-    },
-    "validation-interval": {
-      type: "duration",
-      default: "86400",
-      description: "time between full checks of a database and of the end of its chain; 0 never",
-    },
-    "compact-after-snapshot": {
-      type: "boolean",
-      description: "delete what retention does not keep after each snapshot",
-    },
-    "compact-interval": { type: "duration", default: "0", description: "and at this interval; 0 never" },
-    "retain-hourly": { type: "integer", min: 0, default: "24", description: "hours that keep their newest snapshot" },
-    "retain-daily": { type: "integer", min: 0, default: "7", description: "days" },
-    "retain-weekly": { type: "integer", min: 0, default: "12", description: "weeks, from Monday" },
-    "retain-monthly": { type: "integer", min: 0, default: "12", description: "months; all in UTC" },
-    "retain-point-in-time": {
-      type: "duration",
-      default: "86400",
-      description: "time in which every restore point stays",
-    },
-    "no-merge": { type: "boolean", description: "leave every increment a file of its own" },
-    "max-outbox": {
-      type: "size",
-      default: "4GiB",
-      description: "files on disk that wait for the destination, for each database; then capture pauses",
-    },
-    "shutdown-timeout": {
-      type: "duration",
-      default: "5",
-      description: "time at SIGTERM or SIGINT to ship what is left",
-    },
-    "restore-if-missing": {
-      type: "boolean",
-      description: "restore databases that do not exist here but at the destination, and wait for the others",
-    },
-    "metrics-port": {
-      type: "integer",
-      min: 0,
-      max: 65535,
-      default: "16767",
-      description: "port for /metrics (Prometheus) and /healthz; 0 takes any free one",
-    },
-    "metrics-listen": { type: "string", default: "127.0.0.1", description: "address that this port is opened on" },
-    "no-metrics": { type: "boolean", description: "serve no metrics" },
-    ...STATE_FLAGS,
-  },
+  flags: WATCH_FLAGS,
   examples: [
     ["walsync watch app.db -b s3://backups/prod", "One database"],
     ["walsync watch 'tenants/*/app.db' -b s3://backups/prod", "Every tenant's database, named by its path"],
     ["walsync watch shop=/data/app.db -b file:///mnt/backup", "Under a name of its own, to a directory"],
   ],
-  async run({ flags, positionals, origins, env, signal }) {
-    const { findSources, nameSources } = await import("../replication/names.ts");
+  async run({ flags, positionals, origins, env, config, flagsWith, signal }) {
+    const { databasesOf } = await import("./watch-databases.ts");
+    const { untilAborted } = await import("../replication/delivery.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const { Replicator } = await import("../replication/replicator.ts");
     const { Watcher } = await import("../replication/watcher.ts");
     const { Caretaker } = await import("../upkeep/caretaker.ts");
 
-    const sources = findSources(positionals.databases);
+    const carePolicy = carePolicyOf(flags);
     const stop = new AbortController();
     const destination = await destinationOf(flags, env, stop.signal);
     const folderOf = (path: string) => stateFolderOf(path, flags.stateDir);
-    const databases = nameSources(sources, (path) => keptName(folderOf(path), destination.url));
+    const kept = (path: string) => keptName(folderOf(path), destination.url);
+    const databases = databasesOf(positionals.databases, config, kept);
+    const settingsOf = ({ layer }: WatchedDatabase) => (layer === null ? flags : flagsWith(layer));
     let reaching: Promise<void> | null = null;
-    const reached = () => (reaching ??= reach(destination, signal));
+    const reached = () => (reaching ??= reach(destination, stop.signal));
     const ready = Promise.withResolvers<boolean>();
     const scans = new Gate(SCANS_AT_ONCE);
-    const create = ({ path, name }: NamedDatabase): Replicator =>
+    const create = (database: WatchedDatabase): Replicator =>
       new Replicator({
-        path,
-        name,
+        path: database.path,
+        name: database.name,
         destination,
-        stateFolder: folderOf(path),
-        policy: policyOf(flags),
+        stateFolder: folderOf(database.path),
+        policy: replicationPolicyOf(settingsOf(database)),
         ready: ready.promise,
         patience: "endless",
         scans,
       });
 
-    const care = new Caretaker(destination, carePolicyOf(flags));
+    const care = new Caretaker(destination);
     const replicators: Replicator[] = [];
     try {
       for (const database of databases) {
         const replicator = create(database);
         if (!flags.restoreIfMissing || existsSync(database.path)) replicator.open();
         else {
-          await reached();
+          await Promise.race([reached(), untilAborted(signal)]);
+          signal.throwIfAborted();
           if (await restoreMissing(destination, database, signal)) replicator.open();
           else replicator.openWhenPossible(monotonicMs());
         }
         replicators.push(replicator);
-        care.follow(replicator, join(folderOf(database.path), "merge"));
+        const policy = database.layer === null ? carePolicy : carePolicyOf(settingsOf(database));
+        care.follow(replicator, join(folderOf(database.path), "merge"), policy);
       }
     } catch (error) {
       await Promise.all(replicators.map((replicator) => replicator.stop(AbortSignal.abort())));
@@ -202,67 +115,6 @@ export default defineWalsyncCommand({
 
 /** Whole databases read at once: each needs memory and the disk for itself. */
 const SCANS_AT_ONCE = 1;
-/** The WAL may grow to this many times --min-checkpoint-pages before writers wait for a moment. */
-const FENCE_FACTOR = 4;
-/** Increments of 30 seconds, 5 minutes and an hour become one; each stays a restore point for an hour. */
-const MERGE_WINDOWS_MS = [30_000, 300_000, 3_600_000];
-const KEEP_FINE_MS = 3_600_000;
-
-interface PolicyFlags {
-  walSyncInterval: number;
-  snapshotInterval: number;
-  maxChanges: number;
-  maxInterval: number;
-  onIdle: number;
-  onStartup: boolean;
-  validationInterval: number;
-  minCheckpointPages: number;
-  checkpointInterval: number;
-  maxOutbox: number;
-  enableWal: boolean;
-}
-
-function policyOf(flags: PolicyFlags): ReplicationPolicy {
-  return {
-    syncIntervalMs: flags.walSyncInterval,
-    snapshot: {
-      intervalMs: flags.snapshotInterval,
-      maxFrames: flags.maxChanges,
-      maxIntervalMs: flags.maxInterval,
-      onIdleMs: flags.onIdle,
-      onStartup: flags.onStartup,
-    },
-    validationIntervalMs: flags.validationInterval,
-    checkpoint: {
-      minFrames: flags.minCheckpointPages,
-      intervalMs: flags.checkpointInterval,
-      fenceFrames: FENCE_FACTOR * flags.minCheckpointPages,
-    },
-    maxOutboxBytes: flags.maxOutbox,
-    enableWal: flags.enableWal,
-  };
-}
-
-interface CareFlags {
-  compactAfterSnapshot: boolean;
-  compactInterval: number;
-  retainHourly: number;
-  retainDaily: number;
-  retainWeekly: number;
-  retainMonthly: number;
-  retainPointInTime: number;
-  noMerge: boolean;
-}
-
-function carePolicyOf(flags: CareFlags): CarePolicy {
-  const { retainHourly: hourly, retainDaily: daily, retainWeekly: weekly, retainMonthly: monthly } = flags;
-  return {
-    merge: flags.noMerge ? null : { windowsMs: MERGE_WINDOWS_MS, keepFineMs: KEEP_FINE_MS },
-    retention: requireRetention("watch", { hourly, daily, weekly, monthly, pointInTimeMs: flags.retainPointInTime }),
-    compactAfterSnapshot: flags.compactAfterSnapshot,
-    compactIntervalMs: flags.compactInterval,
-  };
-}
 
 /** Null if the default port is taken: a second walsync on one host replicates all the same. A chosen port must be free. */
 async function openMetrics(

@@ -25,6 +25,8 @@ export interface DestinationSettings {
   endpoint?: string | undefined;
   region?: string | undefined;
   forcePathStyle?: boolean | undefined;
+  storageClass?: string | undefined;
+  serverSideEncryption?: string | undefined;
   /** How the parts of an upload are tried again: what `withRetry` gets for everything else. */
   partRetry?: RetryOptions | undefined;
   /** Where credentials and defaults come from. The process environment if absent. */
@@ -99,6 +101,8 @@ export function resolveS3(address: DestinationAddress & { kind: "s3" }, settings
     region: address.region ?? settings.region ?? given("AWS_REGION") ?? "us-east-1",
     // Most servers that are not AWS have no DNS name per bucket.
     forcePathStyle: address.forcePathStyle ?? settings.forcePathStyle ?? isForeignEndpoint(checkedEndpoint),
+    storageClass: settings.storageClass,
+    serverSideEncryption: settings.serverSideEncryption,
     partRetry: settings.partRetry,
     credentials: { accessKeyId, secretAccessKey, sessionToken: given("AWS_SESSION_TOKEN") },
   };

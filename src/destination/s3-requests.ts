@@ -19,6 +19,10 @@ export interface S3Options {
   credentials: { accessKeyId: string; secretAccessKey: string; sessionToken?: string | undefined };
   /** True: `endpoint/bucket/key`. False: `bucket.endpoint/key`. */
   forcePathStyle: boolean;
+  /** Of every object; absent: the bucket's own. */
+  storageClass?: string | undefined;
+  /** What the service encrypts objects with; absent: the bucket's own. */
+  serverSideEncryption?: string | undefined;
   timeouts?: Partial<Timeouts>;
   /** How the parts of a multipart upload are tried again. */
   partRetry?: RetryOptions | undefined;
@@ -48,6 +52,8 @@ export class S3Requests {
   readonly bucket: string;
   readonly keyPrefix: string;
   readonly timeouts: Timeouts;
+  readonly storageClass: string | undefined;
+  readonly serverSideEncryption: string | undefined;
   readonly client: S3Client;
   readonly #options: S3Options;
 
@@ -56,6 +62,8 @@ export class S3Requests {
     this.bucket = options.bucket;
     this.keyPrefix = options.prefix === "" ? "" : `${options.prefix}/`;
     this.url = options.prefix === "" ? `s3://${options.bucket}` : `s3://${options.bucket}/${options.prefix}`;
+    this.storageClass = options.storageClass;
+    this.serverSideEncryption = options.serverSideEncryption;
     this.timeouts = { ...TIMEOUTS, ...options.timeouts };
     this.client = makeClient(options);
   }

@@ -10,6 +10,9 @@ import {
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
   PutObjectCommand,
+  type PutObjectCommandInput,
+  type ServerSideEncryption,
+  type StorageClass,
   UploadPartCommand,
 } from "@aws-sdk/client-s3";
 import { assert } from "../assert.ts";
@@ -61,7 +64,7 @@ export class S3Uploader {
   async #put(key: string, bytes: Uint8Array, options: WriteOptions): Promise<WriteResult> {
     const command = new PutObjectCommand({
       ...this.#requests.at(key),
-      ...objectParameters(options),
+      ...objectParameters(this.#requests, options),
       ...conditionParameters(options.condition),
       Body: bytes,
       ContentLength: bytes.length,
@@ -90,7 +93,10 @@ export class S3Uploader {
   }
 
   async #begin(key: string, options: WriteOptions): Promise<Upload> {
-    const command = new CreateMultipartUploadCommand({ ...this.#requests.at(key), ...objectParameters(options) });
+    const command = new CreateMultipartUploadCommand({
+      ...this.#requests.at(key),
+      ...objectParameters(this.#requests, options),
+    });
     const call = { key, expected: "an upload in parts to begin", signal: options.signal };
     const output = await this.#requests.run(call, (abortSignal) =>
       this.#requests.client.send(command, { abortSignal }),
@@ -244,10 +250,17 @@ interface Part {
   ETag: string;
 }
 
-function objectParameters(options: WriteOptions): { ContentType: string; Metadata?: Record<string, string> } {
+function objectParameters(
+  { storageClass, serverSideEncryption }: S3Requests,
+  options: WriteOptions,
+): Pick<PutObjectCommandInput, "ContentType" | "Metadata" | "StorageClass" | "ServerSideEncryption"> {
   return {
     ContentType: "application/octet-stream",
     ...(options.metadata === undefined ? {} : { Metadata: options.metadata }),
+    ...(storageClass === undefined ? {} : { StorageClass: storageClass as StorageClass }),
+    ...(serverSideEncryption === undefined
+      ? {}
+      : { ServerSideEncryption: serverSideEncryption as ServerSideEncryption }),
   };
 }
 

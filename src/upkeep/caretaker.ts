@@ -54,24 +54,22 @@ export const careFailures = new Counter(
 
 export class Caretaker {
   readonly #destination: Destination;
-  readonly #policy: CarePolicy;
   readonly #schedule = new Schedule<Care>();
   readonly #stop = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #working: Promise<void> | null = null;
 
-  constructor(destination: Destination, policy: CarePolicy) {
+  constructor(destination: Destination) {
     this.#destination = destination;
-    this.#policy = policy;
   }
 
   /** Looks after what `source` ships from now on. `folder` is for temporary files; it need not exist. */
-  follow(source: ShippingSource, folder: string): void {
-    const { compactIntervalMs } = this.#policy;
+  follow(source: ShippingSource, folder: string, policy: CarePolicy): void {
+    const { compactIntervalMs } = policy;
     // Spread over the interval, so that a thousand databases are not pruned at once.
     const pruneAtMs = compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
-    const care = new Care(source, folder, pruneAtMs);
+    const care = new Care(source, folder, policy, pruneAtMs);
     source.onShipped = ({ file: { minTxid, maxTxid, sizeBytes }, key, timestampMs }) =>
       this.#note(care, { key, minTxid, maxTxid, sizeBytes, timestampMs });
     this.#schedule.set(care, care.dueMs);
@@ -86,7 +84,7 @@ export class Caretaker {
   }
 
   #note(care: Care, file: FrontFile): void {
-    const { merge, compactAfterSnapshot } = this.#policy;
+    const { merge, compactAfterSnapshot } = care.policy;
     if (this.#stop.signal.aborted) return;
     if (file.minTxid === 1n) {
       if (compactAfterSnapshot) care.pruneAtMs = 0;
@@ -155,7 +153,7 @@ export class Caretaker {
   }
 
   async #merge(care: Care): Promise<void> {
-    const { merge } = this.#policy;
+    const { merge } = care.policy;
     const { folder, source } = care;
     const { name } = source;
     if (merge === null) return;
@@ -179,7 +177,7 @@ export class Caretaker {
 
   /** Removes what merged files replaced long enough ago. */
   async #sweep(care: Care): Promise<void> {
-    const { merge } = this.#policy;
+    const { merge } = care.policy;
     const { name } = care.source;
     const { signal } = this.#stop;
     if (merge === null) return;
@@ -198,7 +196,7 @@ export class Caretaker {
   }
 
   async #prune(care: Care): Promise<void> {
-    const { retention, compactIntervalMs } = this.#policy;
+    const { retention, compactIntervalMs } = care.policy;
     const { name } = care.source;
     const pruning = await planPruning(this.#destination, name, retention, Date.now(), this.#stop.signal).catch(
       (error) => {
@@ -237,6 +235,7 @@ function dropFromManifest(source: ShippingSource, keys: readonly string[]): void
 class Care {
   readonly source: ShippingSource;
   readonly folder: string;
+  readonly policy: CarePolicy;
   /** The increments that may be merged yet; null until the destination was asked. */
   front: FrontFile[] | null = null;
   mergeAtMs = Number.POSITIVE_INFINITY;
@@ -244,9 +243,10 @@ class Care {
   pruneAtMs: number;
   failures = 0;
 
-  constructor(source: ShippingSource, folder: string, pruneAtMs: number) {
+  constructor(source: ShippingSource, folder: string, policy: CarePolicy, pruneAtMs: number) {
     this.source = source;
     this.folder = folder;
+    this.policy = policy;
     this.pruneAtMs = pruneAtMs;
   }
 

@@ -2,9 +2,9 @@
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
 import { asksForHelp, type FlagTable, flagLayer, parseStrict } from "../../src/cli/flags.ts";
-import { nearest } from "../../src/cli/suggest.ts";
 import { resolveSettings } from "../../src/config.ts";
 import { WalsyncError } from "../../src/errors.ts";
+import { nearest } from "../../src/suggest.ts";
 
 const flags = {
   bucket: { type: "string", short: "b", required: true, description: "where files go" },

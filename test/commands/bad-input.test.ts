@@ -188,7 +188,7 @@ describe("a command line", () => {
     ["with an empty value", restore("-o", ""), /-o needs a value: file to write/],
     ["with a value for a switch", ["list", ...b, "--json=yes"], /--json takes no value, found "yes"/],
     ["without a destination", ["watch", "app.db"], /--bucket is missing: .*\nhint: /],
-    ["without a database", ["watch", ...b], /DATABASES is missing: database files/],
+    ["without a database", ["watch", ...b], /DATABASES is missing: expected databases/],
     ["without a name", ["restore", ...b, "-o", "out.db"], /NAME is missing: name of the database/],
     ["without an output", restore(), /--output is missing: file to write\nhint: /],
     ["with an extra argument", ["list", "app", "shop", ...b], /expected no arguments, found "app" "shop"/],

@@ -231,6 +231,59 @@ describe("watch", () => {
   });
 });
 
+test("a destination that never answers: a stop waits for it as long as it may, and says what is left", async () => {
+  const place = makePlace();
+  insert(place, 3);
+  const env = { PATH: process.env.PATH ?? "", AWS_ACCESS_KEY_ID: "test", AWS_SECRET_ACCESS_KEY: "test-secret" };
+  const args = ["watch", place.path, "-b", "s3://bucket", "--endpoint", "http://127.0.0.1:9", "--no-metrics"];
+  const child = Bun.spawn([compiledBinary(), ...args, "--shutdown-timeout", "1"], { env, stderr: "pipe" });
+  watchers.push(child);
+  let log = "";
+  void (async () => {
+    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
+  })();
+  await until(
+    () => log.includes("destination does not answer"),
+    () => log,
+  );
+  const startedMs = performance.now();
+  child.kill("SIGTERM");
+  expect(await child.exited).toBe(3);
+  expect(performance.now() - startedMs).toBeGreaterThan(900);
+  expect(log).toMatch(/walsync: E_UNREACHABLE .*app\.db: expected to capture and ship everything at the end/);
+  expect(log).toContain("Nothing is lost");
+}, 20_000);
+
+describe("configuration", () => {
+  test("walsync.toml names databases and settings; flags beat it; --config names another", async () => {
+    const place = makePlace();
+    insert(place, 3);
+    const config = `[s3]\nbucket = "\${PLACE}"\n[metrics]\nenabled = false\n[[databases]]\npath = "app.db"\nprefix = "shop"\n`;
+    await Bun.write(join(place.folder, "walsync.toml"), config);
+    const run = (...args: string[]) =>
+      Bun.spawn([compiledBinary(), ...args], {
+        cwd: place.folder,
+        env: { PATH: process.env.PATH ?? "", PLACE: place.bucket },
+        stdout: "pipe",
+        stderr: "pipe",
+      });
+    const watcher = run("watch");
+    watchers.push(watcher);
+    await until(() => existsSync(join(place.bucket, "shop/app/00000001-00000001.ltx")));
+    await stop(watcher);
+    const listed = run("list", "--json");
+    expect(JSON.parse(await new Response(listed.stdout).text()).databases).toMatchObject([{ name: "shop/app" }]);
+    const elsewhere = run("list", "-b", join(place.folder, "nowhere"));
+    expect(await elsewhere.exited).not.toBe(0);
+    await Bun.write(join(place.folder, "other.toml"), "[sink]\n");
+    const wrong = run("list", "--config", "other.toml");
+    expect(await new Response(wrong.stderr).text()).toContain("walsync: E_CONFIG other.toml:1: sink: no such key");
+    expect(await wrong.exited).toBe(2);
+    const missing = run("list", "--config", "missing.toml");
+    expect(await new Response(missing.stderr).text()).toContain("E_CONFIG missing.toml: expected a configuration file");
+  });
+});
+
 describe("help", () => {
   test("names every command; that of a command has usage, flags with defaults, and examples that parse", async () => {
     const { stdout } = await succeed("--help");

@@ -38,8 +38,8 @@ async function begin(policy: Partial<CarePolicy> = {}, host = new Host(join(dir,
     host.insert(5);
   }
   await host.start();
-  const care = new Caretaker(destination, { ...POLICY, ...policy });
-  care.follow(host.replicator, join(host.stateFolder, "merge"));
+  const care = new Caretaker(destination);
+  care.follow(host.replicator, join(host.stateFolder, "merge"), { ...POLICY, ...policy });
   running.push({ host, care, destination });
   await host.settle();
   return { host, care, destination };
@@ -182,7 +182,7 @@ describe("snapshots", () => {
     const folder = join(dir, crypto.randomUUID());
     mkdirSync(join(folder, "bucket"), { recursive: true });
     const destination = await openDestination(join(folder, "bucket"));
-    const care = new Caretaker(destination, { ...POLICY, compactIntervalMs: 50 });
+    const care = new Caretaker(destination);
     const asked: string[] = [];
     const { list } = destination;
     destination.list = (prefix, options) => {
@@ -192,6 +192,7 @@ describe("snapshots", () => {
     care.follow(
       { name: "app", onShipped: () => {}, listInManifest: () => {}, dropFromManifest: () => {} },
       join(folder, "merge"),
+      { ...POLICY, compactIntervalMs: 50 },
     );
     await Bun.sleep(300);
     await care.stop();

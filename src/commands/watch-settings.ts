@@ -1,0 +1,168 @@
+/** What `watch` can be told, on the command line or in walsync.toml, and the policies that it means. */
+import type { SettingValues } from "../config.ts";
+import { WalsyncError } from "../errors.ts";
+import type { ReplicationPolicy } from "../replication/capture.ts";
+import type { CarePolicy } from "../upkeep/caretaker.ts";
+import type { MergePolicy } from "../upkeep/merge-plan.ts";
+import { requireRetention } from "../upkeep/retention.ts";
+import { DESTINATION_FLAGS } from "./destination.ts";
+
+/** Flags of the commands that read a live database. */
+export const STATE_FLAGS = {
+  "state-dir": {
+    type: "string",
+    placeholder: "DIR",
+    description: "where walsync keeps its own files; default: .<file>-walsync beside each database",
+  },
+  "enable-wal": { type: "boolean", description: "switch databases in another journal mode to WAL" },
+} as const;
+
+export const WATCH_FLAGS = {
+  ...DESTINATION_FLAGS,
+  "wal-sync-interval": {
+    type: "duration",
+    default: "1",
+    description: "capture at most this often; 0 captures every change at once",
+  },
+  "snapshot-interval": {
+    type: "duration",
+    default: "3600",
+    description: "time between snapshots of a database that changes; 0 takes only the first",
+  },
+  "max-changes": {
+    type: "integer",
+    min: 0,
+    default: "0",
+    description: "take a snapshot after so many pages written to the WAL; 0 never",
+  },
+  "max-interval": {
+    type: "duration",
+    default: "0",
+    description: "take one at the latest after this time, if anything changed; 0 never",
+  },
+  "on-idle": { type: "duration", default: "0", description: "take one after so long without a change; 0 never" },
+  "on-startup": { type: "boolean", description: "take one at the start, if anything changed since the last" },
+  "min-checkpoint-pages": {
+    type: "integer",
+    min: 1,
+    default: "1000",
+    description: "pages in the WAL at which walsync asks SQLite to copy them back",
+  },
+  "checkpoint-interval": {
+    type: "duration",
+    default: "60",
+    description: "and at the latest after this time",
+  },
+  "validation-interval": {
+    type: "duration",
+    default: "86400",
+    description: "time between full checks of a database and of the end of its chain; 0 never",
+  },
+  "compact-after-snapshot": {
+    type: "boolean",
+    description: "delete what retention does not keep after each snapshot",
+  },
+  "compact-interval": { type: "duration", default: "0", description: "and at this interval; 0 never" },
+  "retain-hourly": { type: "integer", min: 0, default: "24", description: "hours that keep their newest snapshot" },
+  "retain-daily": { type: "integer", min: 0, default: "7", description: "days" },
+  "retain-weekly": { type: "integer", min: 0, default: "12", description: "weeks, from Monday" },
+  "retain-monthly": { type: "integer", min: 0, default: "12", description: "months; all in UTC" },
+  "retain-point-in-time": {
+    type: "duration",
+    default: "86400",
+    description: "time in which every restore point stays",
+  },
+  merge: {
+    type: "durations",
+    placeholder: "LIST",
+    default: "30s,5m,1h",
+    description: "windows in which increments become one file; none leaves each a file of its own",
+  },
+  "merge-keep-fine": {
+    type: "duration",
+    default: "3600",
+    description: "time in which every increment stays a restore point, merged or not",
+  },
+  "max-outbox": {
+    type: "size",
+    default: "4GiB",
+    description: "files on disk that wait for the destination, for each database; then capture pauses",
+  },
+  "shutdown-timeout": {
+    type: "duration",
+    default: "5",
+    description: "time at SIGTERM or SIGINT to ship what is left",
+  },
+  "restore-if-missing": {
+    type: "boolean",
+    description: "restore databases that do not exist here but at the destination, and wait for the others",
+  },
+  "metrics-port": {
+    type: "integer",
+    min: 0,
+    max: 65535,
+    default: "16767",
+    description: "port for /metrics (Prometheus) and /healthz; 0 takes any free one",
+  },
+  "metrics-listen": { type: "string", default: "127.0.0.1", description: "address that this port is opened on" },
+  "no-metrics": { type: "boolean", description: "serve no metrics" },
+  ...STATE_FLAGS,
+} as const;
+
+export type WatchSettings = SettingValues<typeof WATCH_FLAGS>;
+
+export function replicationPolicyOf(settings: WatchSettings): ReplicationPolicy {
+  return {
+    syncIntervalMs: settings.walSyncInterval,
+    snapshot: {
+      intervalMs: settings.snapshotInterval,
+      maxFrames: settings.maxChanges,
+      maxIntervalMs: settings.maxInterval,
+      onIdleMs: settings.onIdle,
+      onStartup: settings.onStartup,
+    },
+    validationIntervalMs: settings.validationInterval,
+    checkpoint: {
+      minFrames: settings.minCheckpointPages,
+      intervalMs: settings.checkpointInterval,
+      fenceFrames: FENCE_FACTOR * settings.minCheckpointPages,
+    },
+    maxOutboxBytes: settings.maxOutbox,
+    enableWal: settings.enableWal,
+  };
+}
+
+/** Throws E_USAGE for a retention that keeps nothing. */
+export function carePolicyOf(settings: WatchSettings): CarePolicy {
+  return {
+    merge: mergePolicyOf(settings),
+    retention: requireRetention("watch", {
+      hourly: settings.retainHourly,
+      daily: settings.retainDaily,
+      weekly: settings.retainWeekly,
+      monthly: settings.retainMonthly,
+      pointInTimeMs: settings.retainPointInTime,
+    }),
+    compactAfterSnapshot: settings.compactAfterSnapshot,
+    compactIntervalMs: settings.compactInterval,
+  };
+}
+
+// --- internal ---
+
+/** The WAL may grow to this many times --min-checkpoint-pages before writers wait for a moment. */
+const FENCE_FACTOR = 4;
+/**
+ * A writer that pauses asks again who else was there after half an hour, and must find its last file: see `delivery.ts`.
+ */
+const KEEP_FINE_MIN_MS = 3_600_000;
+
+function mergePolicyOf({ merge, mergeKeepFine }: WatchSettings): MergePolicy | null {
+  if (merge.length === 0) return null;
+  if (mergeKeepFine < KEEP_FINE_MIN_MS) {
+    throw new WalsyncError("E_USAGE", "--merge-keep-fine: expected at least 1h, found less", {
+      hint: "A watch that pauses must find its newest increments again.",
+    });
+  }
+  return { windowsMs: merge, keepFineMs: mergeKeepFine };
+}

@@ -1,0 +1,71 @@
+/**
+ * walsync.toml: which keys there are, and which setting each one is. Types, defaults and descriptions are those of the flags
+ * of the same setting, so that file, command line and documentation cannot differ.
+ */
+
+/** Found without a flag in the working directory. */
+export const DEFAULT_CONFIG = "walsync.toml";
+
+export interface ConfigKey {
+  /** The setting's name in the tables of the commands: the flag without its dashes. */
+  setting: string;
+  /** The key says the opposite of the flag: `enabled = false` is --no-metrics. */
+  negated?: true;
+}
+
+const same = (...names: string[]): Record<string, ConfigKey> =>
+  Object.fromEntries(names.map((name) => [name, { setting: name.replaceAll("_", "-") }]));
+
+/** Keys by section. */
+export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, ConfigKey>>>> = {
+  s3: same("bucket", "endpoint", "region", "force_path_style", "storage_class", "sse"),
+  sync: same(
+    "wal_sync_interval",
+    "snapshot_interval",
+    "max_changes",
+    "max_interval",
+    "on_idle",
+    "on_startup",
+    "checkpoint_interval",
+    "min_checkpoint_pages",
+    "validation_interval",
+    "compact_after_snapshot",
+    "compact_interval",
+    "merge",
+    "merge_keep_fine",
+    "max_outbox",
+    "shutdown_timeout",
+    "state_dir",
+    "enable_wal",
+    "restore_if_missing",
+  ),
+  retention: {
+    hourly: { setting: "retain-hourly" },
+    daily: { setting: "retain-daily" },
+    weekly: { setting: "retain-weekly" },
+    monthly: { setting: "retain-monthly" },
+    point_in_time: { setting: "retain-point-in-time" },
+  },
+  metrics: {
+    enabled: { setting: "no-metrics", negated: true },
+    port: { setting: "metrics-port" },
+    listen: { setting: "metrics-listen" },
+  },
+};
+
+/** Keys of a [[databases]] entry that are not settings. */
+export const DATABASE_KEYS = ["path", "name", "prefix"] as const;
+
+/** Settings that belong to the whole process: a [[databases]] entry cannot have its own. */
+export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
+  "shutdown-timeout",
+  "state-dir",
+  "restore-if-missing",
+  "compact-after-snapshot",
+  "compact-interval",
+]);
+
+/** Keys of a [[databases]] entry that override a setting for it: those of [sync] that are not about the process, and [retention]'s. */
+export const OVERRIDE_KEYS: Readonly<Record<string, ConfigKey>> = Object.fromEntries(
+  Object.entries(CONFIG_SECTIONS.sync!).filter(([, { setting }]) => !PROCESS_SETTINGS.has(setting)),
+);
