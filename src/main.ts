@@ -21,6 +21,10 @@ const app: App = {
       summary: "list databases, and from when to when each can be restored",
       load: () => import("./commands/list.ts").then((module) => module.default),
     },
+    explain: {
+      summary: "say what watch would do, what it costs, and what is risky",
+      load: () => import("./commands/explain.ts").then((module) => module.default),
+    },
     compact: {
       summary: "delete old snapshots and increments by a policy",
       load: () => import("./commands/compact.ts").then((module) => module.default),

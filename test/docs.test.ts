@@ -3,6 +3,10 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { configDocument } from "../scripts/config-docs.ts";
+import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
+import { resolveSettings } from "../src/config.ts";
+import { parseConfig } from "../src/config-file.ts";
 import { type ErrorCode, exitStatus, WalsyncError } from "../src/errors.ts";
 
 const root = resolve(import.meta.dir, "..");
@@ -55,6 +59,17 @@ describe("README.md", () => {
 test.each(documents)("%s names only files of the repository that exist", (document) => {
   const named = [...read(document).matchAll(/`((?:src|test|scripts)\/[\w./-]+\.ts)`/g)].map((match) => match[1]!);
   expect(named.filter((path) => !existsSync(join(root, path)))).toEqual([]);
+});
+
+test("docs/CONFIG.md is what the program reads: bun run docs", async () => {
+  expect(read("docs/CONFIG.md")).toBe(await configDocument());
+});
+
+test("the example of docs/CONFIG.md is one that is read", () => {
+  const example = /```toml\n([^`]*)```/.exec(read("docs/CONFIG.md"))![1]!;
+  const { layer, databases } = parseConfig(example, "walsync.toml", "/", {});
+  const settings = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
+  expect([settings.bucket, settings.walSyncInterval, settings.retainDaily]).toEqual(["s3://backups/prod", 10_000, 2]);
 });
 
 test.each(documents)("%s links to files that exist", (document) => {

@@ -1,0 +1,289 @@
+/** `walsync explain`: what watch would do with this configuration, what that costs, and what is risky about it. */
+import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { defineWalsyncCommand } from "../cli/command.ts";
+import { configSchema } from "../config-reference.ts";
+import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
+import type { RequestRates } from "../upkeep/cost.ts";
+import type { WatchedDatabase } from "./watch-databases.ts";
+import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
+
+const { bucket, ...OTHERS } = WATCH_FLAGS;
+
+export default defineWalsyncCommand({
+  meta: {
+    name: "explain",
+    description: "Say what watch would do with these settings, what it costs, and what is risky",
+  },
+  positionals: { databases: { variadic: true, description: "as for watch; default: those of walsync.toml" } },
+  flags: {
+    bucket: { type: "string", short: "b", placeholder: "URL", description: bucket.description },
+    ...OTHERS,
+    "print-schema": { type: "boolean", description: "print a JSON Schema of walsync.toml and nothing else" },
+    json: { type: "boolean", description: "print the result as JSON" },
+  },
+  examples: [
+    ["walsync explain --config walsync.toml", "What this file means"],
+    ["walsync explain app.db -b s3://backups/prod --wal-sync-interval 10s", "What flags mean"],
+    ["walsync explain --print-schema > walsync.schema.json", "For editors that check TOML"],
+  ],
+  async run({ flags, positionals, config, flagsWith, env }) {
+    if (flags.printSchema) {
+      print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
+      return;
+    }
+    const { databasesOf } = await import("./watch-databases.ts");
+    const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
+    const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
+    carePolicyOf(settings);
+    const destination = await describeDestination(settings, env);
+    const kept = (path: string) => keptName(stateFolderOf(path, flags.stateDir), destination.url);
+    const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
+    const databases = (named ? databasesOf(positionals.databases, config, kept) : []).map((database) => {
+      const own = database.layer === null ? settings : { ...flagsWith(database.layer), bucket: settings.bucket };
+      return describeDatabase(database, own);
+    });
+    const explained: Explained = {
+      config: config?.path ?? null,
+      destination,
+      settings,
+      databases,
+      risks: risksOf(settings, databases, destination),
+    };
+    if (flags.json) printJson(toJson(explained));
+    else await printAll(explained);
+  },
+});
+
+interface Explained {
+  config: string | null;
+  destination: ExplainedDestination;
+  settings: WatchSettings;
+  databases: ExplainedDatabase[];
+  risks: string[];
+}
+
+interface ExplainedDestination {
+  url: string;
+  endpoint: string | null;
+  region: string | null;
+  /** How requests are signed; never the secret. */
+  credentials: string | null;
+}
+
+interface ExplainedDatabase {
+  name: string;
+  path: string;
+  journalMode: string;
+  bytes: number;
+  settings: WatchSettings;
+}
+
+const EVERY_MINUTE_MS = 60_000;
+const WAL_MODE = 2;
+
+async function describeDestination(
+  settings: WatchSettings,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<ExplainedDestination> {
+  const nothing = { endpoint: null, region: null, credentials: null };
+  if (settings.bucket === "") return { url: "none: give it with --bucket or as s3.bucket", ...nothing };
+  const { parseDestinationUrl } = await import("../destination/open.ts");
+  const address = parseDestinationUrl(settings.bucket);
+  if (address.kind === "directory") return { url: address.path, ...nothing };
+  const keyId = env.AWS_ACCESS_KEY_ID ?? "";
+  const isComplete = keyId !== "" && (env.AWS_SECRET_ACCESS_KEY ?? "") !== "";
+  return {
+    url: `s3://${address.bucket}${address.prefix === "" ? "" : `/${address.prefix}`}`,
+    endpoint: redact(address.endpoint ?? settings.endpoint ?? "AWS"),
+    region: address.region ?? settings.region,
+    credentials: isComplete ? `access key ${keyId.slice(0, 4)}***` : null,
+  };
+}
+
+function describeDatabase({ name, path }: WatchedDatabase, settings: WatchSettings): ExplainedDatabase {
+  return {
+    name,
+    path,
+    journalMode: journalModeOf(path),
+    bytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0,
+    settings,
+  };
+}
+
+/**
+ * From the header, without SQLite: nothing is locked or changed.
+ * Spec: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
+ */
+function journalModeOf(path: string): string {
+  const header = Buffer.alloc(20);
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch {
+    return "missing";
+  }
+  try {
+    const filled = readSync(fd, header, 0, header.length, 0);
+    if (filled < header.length || header.toString("latin1", 0, 15) !== "SQLite format 3") return "not SQLite";
+    return header[18] === WAL_MODE ? "wal" : "not wal";
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function risksOf(
+  settings: WatchSettings,
+  databases: readonly ExplainedDatabase[],
+  destination: ExplainedDestination,
+): string[] {
+  const risks: string[] = [];
+  const list = (which: readonly ExplainedDatabase[]) => which.map(({ path }) => path).join(", ");
+  const other = databases.filter(({ journalMode }) => journalMode === "not wal");
+  const foreign = databases.filter(({ journalMode }) => journalMode === "not SQLite");
+  const missing = databases.filter(({ journalMode }) => journalMode === "missing");
+  if (databases.length === 0) risks.push("No databases: nothing is replicated.");
+  if (other.length > 0 && !settings.enableWal) risks.push(`Not in WAL mode, and will be refused: ${list(other)}`);
+  if (foreign.length > 0) risks.push(`Not a SQLite database, and will be refused: ${list(foreign)}`);
+  if (missing.length > 0 && !settings.restoreIfMissing) risks.push(`Missing, and will be refused: ${list(missing)}`);
+  if (destination.endpoint !== null && destination.credentials === null) {
+    risks.push("No credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
+  }
+  if (destination.endpoint?.startsWith("http://") && !/\/\/(127\.|localhost|\[::1\])/.test(destination.endpoint)) {
+    risks.push("The endpoint is not https: whoever is on the way can read the data.");
+  }
+  if (!settings.compactAfterSnapshot && settings.compactInterval === 0) {
+    risks.push("Nothing is ever deleted: set compact_after_snapshot, or run walsync compact.");
+  }
+  if (
+    settings.snapshotInterval === 0 &&
+    settings.maxInterval === 0 &&
+    settings.maxChanges === 0 &&
+    settings.onIdle === 0
+  ) {
+    risks.push("No snapshots but the first: restores take ever longer, and one damaged increment ends the chain.");
+  }
+  if (settings.walSyncInterval > EVERY_MINUTE_MS) {
+    risks.push(
+      `If the machine is lost, up to ${formatDuration(settings.walSyncInterval)} of commits are lost with it.`,
+    );
+  }
+  if (settings.validationInterval === 0)
+    risks.push("No validation: a change behind SQLite's back is found at a snapshot at the earliest.");
+  if (settings.merge.length === 0 && settings.walSyncInterval < EVERY_MINUTE_MS) {
+    risks.push("Increments are not merged: a restore reads every one since the last snapshot.");
+  }
+  if (!/^(127\.|localhost$|::1$)/.test(settings.metricsListen) && !settings.noMetrics) {
+    risks.push(`Metrics are open to the network at ${settings.metricsListen}, without a password.`);
+  }
+  return risks;
+}
+
+async function estimatesOf({ databases, settings }: Explained): Promise<{ busy: RequestRates; minute: RequestRates }> {
+  const { estimateRequests } = await import("../upkeep/cost.ts");
+  const sum = (commitIntervalMs: number): RequestRates => {
+    const total = { writes: 0, reads: 0, dollars: 0 };
+    for (const own of databases.length > 0 ? databases.map((database) => database.settings) : [settings]) {
+      const { syncIntervalMs, snapshot } = replicationPolicyOf(own);
+      const mergeWindowsMs = own.merge;
+      const { writes, reads, dollars } = estimateRequests(
+        { syncIntervalMs, snapshotIntervalMs: snapshot.intervalMs, mergeWindowsMs },
+        commitIntervalMs,
+      );
+      total.writes += writes;
+      total.reads += reads;
+      total.dollars += dollars;
+    }
+    return total;
+  };
+  return { busy: sum(1000), minute: sum(EVERY_MINUTE_MS) };
+}
+
+async function printAll(explained: Explained): Promise<void> {
+  const { PRICES } = await import("../upkeep/cost.ts");
+  const { config, destination, settings, databases, risks } = explained;
+  const time = (ms: number) => formatDuration(ms);
+  const or = (ms: number, never: string) => (ms === 0 ? never : `every ${time(ms)}`);
+  const triggers = [
+    settings.snapshotInterval > 0 ? `every ${time(settings.snapshotInterval)}` : "",
+    settings.maxInterval > 0 ? `at the latest after ${time(settings.maxInterval)}` : "",
+    settings.maxChanges > 0 ? `after ${settings.maxChanges} pages` : "",
+    settings.onIdle > 0 ? `after ${time(settings.onIdle)} without a change` : "",
+    settings.onStartup ? "at the start" : "",
+  ].filter((text) => text !== "");
+  const pruned = [
+    settings.compactAfterSnapshot ? "after each snapshot" : "",
+    settings.compactInterval > 0 ? `every ${time(settings.compactInterval)}` : "",
+  ].filter((text) => text !== "");
+  const { retainHourly, retainDaily, retainWeekly, retainMonthly } = settings;
+  const where = [destination.url, destination.endpoint, destination.region, destination.credentials ?? ""];
+  print(
+    table([
+      ["configuration", config ?? "none: flags, environment and defaults"],
+      ["destination", where.filter((part) => part !== null && part !== "").join(", ")],
+      [
+        "capture",
+        settings.walSyncInterval === 0 ? "every change at once" : `at most every ${time(settings.walSyncInterval)}`,
+      ],
+      ["snapshots", triggers.length === 0 ? "only the first" : `${triggers.join(", ")}, if anything changed`],
+      ["checkpoints", `at ${settings.minCheckpointPages} pages, or after ${time(settings.checkpointInterval)}`],
+      ["validation", or(settings.validationInterval, "never")],
+      [
+        "merging",
+        settings.merge.length === 0
+          ? "none"
+          : `${settings.merge.map(time).join(", ")}; each increment stays for ${time(settings.mergeKeepFine)}`,
+      ],
+      [
+        "retention",
+        `${retainHourly} hours, ${retainDaily} days, ${retainWeekly} weeks, ${retainMonthly} months; every point of ${time(settings.retainPointInTime)}`,
+      ],
+      ["compaction", pruned.length === 0 ? "never" : pruned.join(", ")],
+      ["metrics", settings.noMetrics ? "none" : `http://${settings.metricsListen}:${settings.metricsPort}/metrics`],
+    ]),
+  );
+  if (databases.length > 0) {
+    print();
+    const rows = databases.map(({ name, path, journalMode, bytes }) => [name, journalMode, formatBytes(bytes), path]);
+    print(table([["NAME", "JOURNAL MODE", "SIZE", "PATH"], ...rows], [2]));
+  }
+  const { busy, minute } = await estimatesOf(explained);
+  const count =
+    databases.length === 0 ? "one database" : databases.length === 1 ? "1 database" : `${databases.length} databases`;
+  const row = (label: string, rates: RequestRates) => [
+    label,
+    String(rates.writes),
+    String(rates.reads),
+    `$${rates.dollars.toFixed(2)}`,
+  ];
+  print();
+  print(
+    table(
+      [
+        ["REQUESTS A MONTH", "PUT, LIST", "GET", "COST"],
+        row(`${count} that commit every second`, busy),
+        row(`${count} that commit every minute`, minute),
+      ],
+      [1, 2, 3],
+    ),
+  );
+  print(`without storage; prices of ${PRICES.asOf}, ${PRICES.source}; an idle database costs nothing`);
+  print();
+  if (risks.length === 0) print("No risks found.");
+  for (const risk of risks) print(`risk: ${risk}`);
+}
+
+function toJson({ config, destination, settings, databases, risks }: Explained) {
+  const { bucket: _bucket, ...rest } = settings;
+  return {
+    config,
+    destination,
+    settings: rest,
+    databases: databases.map(({ name, path, journalMode, bytes }) => ({
+      name,
+      path,
+      journal_mode: journalMode,
+      bytes,
+    })),
+    risks,
+  };
+}

@@ -1,0 +1,150 @@
+// Goal: explain says what watch would do: the same settings, databases and refusals; touches nothing, shows no secret, and names
+// what is risky.
+import { Database } from "bun:sqlite";
+import { describe, expect, test } from "bun:test";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { CONFIG_SECTIONS } from "../../src/config-keys.ts";
+import { estimateRequests, PRICES } from "../../src/upkeep/cost.ts";
+import { tempDir } from "../support/temp.ts";
+import { expectHidden, expectOneError, succeed, treeOf, walsync } from "./run.ts";
+
+const dir = tempDir();
+const SECRET = "a-secret-of-the-test";
+const env = { AWS_ACCESS_KEY_ID: "AKIAEXAMPLE", AWS_SECRET_ACCESS_KEY: SECRET };
+
+function makeDatabase(name: string, mode: string): void {
+  const app = new Database(join(dir, name), { create: true });
+  app.run(`pragma journal_mode = ${mode}`);
+  app.run("create table item (body)");
+  app.close();
+}
+mkdirSync(join(dir, "tenants"));
+makeDatabase("app.db", "wal");
+makeDatabase("old.db", "delete");
+makeDatabase("tenants/a.db", "wal");
+makeDatabase("tenants/b.db", "wal");
+writeFileSync(join(dir, "notes.txt"), "no database, but long enough to look at\n");
+writeFileSync(
+  join(dir, "walsync.toml"),
+  `[s3]
+bucket = "s3://backups/prod"
+endpoint = "http://s3.example.org"
+[sync]
+wal_sync_interval = "2m"
+[[databases]]
+path = "app.db"
+name = "shop"
+[[databases]]
+path = "tenants"
+prefix = "t"
+wal_sync_interval = "10s"
+`,
+);
+
+interface Explained {
+  config: string | null;
+  destination: { url: string; endpoint: string | null; credentials: string | null };
+  settings: Record<string, unknown>;
+  databases: { name: string; path: string; journal_mode: string; bytes: number }[];
+  risks: string[];
+}
+
+async function explained(...args: string[]): Promise<Explained> {
+  const { stdout, stderr } = await succeed(["explain", ...args, "--json"], { cwd: dir, env });
+  expect(stderr).toBe("");
+  expectHidden(stdout, [SECRET]);
+  return JSON.parse(stdout) as Explained;
+}
+
+test("a file: destination, databases by name with their journal mode, settings, risks; nothing is touched", async () => {
+  const before = treeOf(dir);
+  const { config, destination, settings, databases, risks } = await explained();
+  expect(config).toBe("walsync.toml");
+  expect(destination).toMatchObject({ url: "s3://backups/prod", endpoint: "http://s3.example.org" });
+  expect(destination.credentials).toBe("access key AKIA***");
+  expect(settings.walSyncInterval).toBe(120_000);
+  expect(databases.map(({ name, journal_mode }) => [name, journal_mode])).toEqual([
+    ["shop", "wal"],
+    ["t/a", "wal"],
+    ["t/b", "wal"],
+  ]);
+  expect(risks.join(" ")).toMatch(/not https.*Nothing is ever deleted.*up to 2 min 00 s of commits/);
+  expect(treeOf(dir)).toEqual(before);
+});
+
+test("text says the same, in columns", async () => {
+  const { stdout } = await succeed(["explain"], { cwd: dir, env });
+  expectHidden(stdout, [SECRET]);
+  expect(stdout).toMatch(/^configuration {2}walsync\.toml$/m);
+  expect(stdout).toMatch(/^capture +at most every 2 min 00 s$/m);
+  expect(stdout).toMatch(/^t\/a +wal +[\d.]+ KiB +\/.*tenants\/a\.db$/m);
+  expect(stdout).toMatch(/^3 databases that commit every second +\d+ +\d+ +\$\d+\.\d\d$/m);
+  expect(stdout).toContain(PRICES.source);
+  expect(stdout).toMatch(/^risk: /m);
+});
+
+test("flags beat the file, and what watch would refuse is a risk", async () => {
+  const { databases, risks, settings } = await explained("old.db", "notes.txt", "gone.db", "--wal-sync-interval", "1");
+  expect(settings.walSyncInterval).toBe(1000);
+  expect(databases.map(({ journal_mode }) => journal_mode)).toEqual(["not wal", "not SQLite", "missing"]);
+  expect(risks.join(" ")).toMatch(/Not in WAL mode.*old\.db.*Not a SQLite database.*notes\.txt.*Missing.*gone\.db/);
+});
+
+test("a good configuration has no risks", async () => {
+  const { risks } = await explained(
+    "app.db",
+    "-b",
+    join(dir, "backups"),
+    "--compact-after-snapshot",
+    "--wal-sync-interval",
+    "1",
+  );
+  expect(risks).toEqual([]);
+});
+
+describe("the schema", () => {
+  test("has every key of the file, and no other", async () => {
+    const { stdout } = await succeed(["explain", "--print-schema"], { cwd: dir });
+    const schema = JSON.parse(stdout);
+    expect(Object.keys(schema.properties).sort()).toEqual([...Object.keys(CONFIG_SECTIONS), "databases"].sort());
+    for (const [section, keys] of Object.entries(CONFIG_SECTIONS)) {
+      expect(Object.keys(schema.properties[section].properties)).toEqual(Object.keys(keys));
+      expect(schema.properties[section].additionalProperties).toBe(false);
+    }
+    expect(schema.properties.databases.items.required).toEqual(["path"]);
+    expect(schema.properties.metrics.properties.enabled).toMatchObject({ type: "boolean", default: true });
+  });
+});
+
+test("a file that is wrong is refused as watch refuses it", async () => {
+  writeFileSync(join(dir, "wrong.toml"), '[[databases]]\npath = "app.db"\n\n[[databases]]\npath = "none-*.db"\n');
+  const glob = await walsync(["explain", "--config", "wrong.toml"], { cwd: dir });
+  expectOneError(glob, "E_CONFIG", /wrong\.toml:4: .*none-\*\.db: expected SQLite databases in this glob, found none/);
+  writeFileSync(
+    join(dir, "twice.toml"),
+    '[[databases]]\npath = "app.db"\nname = "a"\n[[databases]]\npath = "old.db"\nname = "a"\n',
+  );
+  const twice = await walsync(["explain", "--config", "twice.toml"], { cwd: dir });
+  expectOneError(twice, "E_CONFIG", /twice\.toml: .*app\.db and .*old\.db: expected two names, found "a" for both/);
+});
+
+describe("an estimate", () => {
+  const policy = { syncIntervalMs: 1000, snapshotIntervalMs: 3_600_000, mergeWindowsMs: [30_000, 300_000, 3_600_000] };
+
+  test("counts what is shipped, merged and listed in a month", () => {
+    const { writes, reads, dollars } = estimateRequests(policy, 1000);
+    const [seconds, minutes, hours] = [2_592_000, 43_200, 720];
+    const merged = seconds / 30 + seconds / 300 + hours;
+    expect(writes).toBe(seconds + hours + minutes + merged + hours);
+    expect(reads).toBe(minutes + seconds + seconds / 30 + seconds / 300 + 6 * hours);
+    expect(dollars).toBeCloseTo((writes * 0.005 + reads * 0.0004) / 1000, 6);
+  });
+
+  test("falls with the interval, and with what is written", () => {
+    const slower = estimateRequests({ ...policy, syncIntervalMs: 10_000 }, 1000);
+    expect(slower.writes).toBeLessThan(estimateRequests(policy, 1000).writes / 5);
+    expect(estimateRequests(policy, 3_600_000).writes).toBeLessThan(3000);
+    expect(estimateRequests({ ...policy, mergeWindowsMs: [] }, 1000).reads).toBe(43_200);
+  });
+});
