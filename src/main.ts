@@ -21,6 +21,14 @@ const app: App = {
       summary: "list databases, and from when to when each can be restored",
       load: () => import("./commands/list.ts").then((module) => module.default),
     },
+    status: {
+      summary: "show what the running watches are doing",
+      load: () => import("./commands/status.ts").then((module) => module.default),
+    },
+    sync: {
+      summary: "make a running watch capture and ship now",
+      load: () => import("./commands/sync.ts").then((module) => module.default),
+    },
     explain: {
       summary: "say what watch would do, what it costs, and what is risky",
       load: () => import("./commands/explain.ts").then((module) => module.default),

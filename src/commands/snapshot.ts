@@ -1,8 +1,10 @@
 /** `walsync snapshot`: one database to a destination, once. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { type RunningWatch, requestOf, runningWatches } from "../control.ts";
 import { Gate } from "../destination/limit.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
 import { formatDuration, print, printJson, progress } from "../log.ts";
+import type { Replicator } from "../replication/replicator.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 import { STATE_FLAGS } from "./watch-settings.ts";
 
@@ -55,8 +57,18 @@ export default defineWalsyncCommand({
       onScanProgress: (doneBytes, totalBytes) => bar.show(`read ${name}`, doneBytes, totalBytes),
       onUploadProgress: (sentBytes, totalBytes) => bar.show(`upload ${name}`, sentBytes, totalBytes),
     });
+    const done = (txid: bigint | number): void => {
+      const took = formatDuration(Date.now() - startedMs);
+      if (flags.json) printJson({ name, txid });
+      else print(`${name}: snapshot at txid ${txid} in ${destination.url}, in ${took}`);
+    };
     try {
-      replicator.open();
+      const watch = await openOrFindWatch(replicator, destination.url, env);
+      if (watch !== null) {
+        const { txid } = await requestOf(watch.watch, "snapshot", watch.name, { wait: true, signal });
+        done(txid);
+        return;
+      }
       await destination.prepare({ signal });
       replicator.begin();
       const txid = await replicator.snapshot();
@@ -64,9 +76,7 @@ export default defineWalsyncCommand({
       bar.end();
       signal.throwIfAborted();
       if (left > 0) throw replicator.failure ?? notShipped(destination.url, left);
-      if (flags.json) printJson({ name, txid });
-      else
-        print(`${name}: snapshot at txid ${txid} in ${destination.url}, in ${formatDuration(Date.now() - startedMs)}`);
+      done(txid);
     } finally {
       bar.end();
       await replicator.stop(AbortSignal.abort());
@@ -74,6 +84,28 @@ export default defineWalsyncCommand({
     }
   },
 });
+
+/**
+ * Opens the database; or, if a running watch has it and ships it to the same destination, finds that: it takes the snapshot.
+ * Throws what opening throws.
+ */
+async function openOrFindWatch(
+  replicator: Replicator,
+  destinationUrl: string,
+  env: Readonly<Record<string, string | undefined>>,
+): Promise<{ watch: RunningWatch; name: string } | null> {
+  try {
+    replicator.open();
+    return null;
+  } catch (error) {
+    if (!(error instanceof WalsyncError) || error.code !== "E_LOCKED") throw error;
+    for (const watch of await runningWatches(env)) {
+      const database = watch.databases.find(({ path }) => path === replicator.path);
+      if (database !== undefined && watch.destination === destinationUrl) return { watch, name: database.name };
+    }
+    throw error;
+  }
+}
 
 /** One bar after the other: reading, then uploading. */
 class StageBar {

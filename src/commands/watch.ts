@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { VERSION } from "../cli/version.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { Gate } from "../destination/limit.ts";
@@ -9,6 +10,7 @@ import { retrying } from "../destination/retry.ts";
 import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { MetricsServer } from "../metrics-server.ts";
+import type { ControlServer } from "../replication/control-server.ts";
 import type { NamedDatabase } from "../replication/names.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { destinationOf } from "./destination.ts";
@@ -90,7 +92,9 @@ export default defineWalsyncCommand({
     const isPortChosen = origins["metrics-port"] !== "default";
     const watcher = new Watcher(replicators);
     let metrics: MetricsServer | null = null;
+    let control: ControlServer | null = null;
     try {
+      control = await openControl(env, replicators, destination.url);
       metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, replicators);
       watcher.start();
       const { length } = replicators;
@@ -99,6 +103,7 @@ export default defineWalsyncCommand({
       await Promise.race([answered.then(() => watcher.finished(signal)), watcher.finished(signal)]);
     } catch (error) {
       metrics?.stop();
+      control?.stop();
       await care.stop();
       await watcher.stop(0).catch(() => {});
       throw error;
@@ -108,6 +113,7 @@ export default defineWalsyncCommand({
     await watcher.stop(flags.shutdownTimeout);
     stop.abort();
     metrics?.stop();
+    control?.stop();
     destination.close();
     logEvent("info", "stopped", { databases: replicators.length });
   },
@@ -115,6 +121,23 @@ export default defineWalsyncCommand({
 
 /** Whole databases read at once: each needs memory and the disk for itself. */
 const SCANS_AT_ONCE = 1;
+
+/** Null, with a warning, where no socket can be made: status, sync and snapshot do not work then; replication does. */
+async function openControl(
+  env: Readonly<Record<string, string | undefined>>,
+  replicators: readonly Replicator[],
+  destination: string,
+): Promise<ControlServer | null> {
+  const { serveControl } = await import("../replication/control-server.ts");
+  const { controlFolder } = await import("../control.ts");
+  try {
+    return serveControl(controlFolder(env), () => replicators, { version: VERSION, destination });
+  } catch (error) {
+    if (!(error instanceof WalsyncError)) throw error;
+    logEvent("warn", "no control socket", { code: error.code, error: error.message, hint: error.hint });
+    return null;
+  }
+}
 
 /** Null if the default port is taken: a second walsync on one host replicates all the same. A chosen port must be free. */
 async function openMetrics(

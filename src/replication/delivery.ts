@@ -139,6 +139,13 @@ export class Delivery {
     await Promise.race([work(), untilAborted(deadline)]);
   }
 
+  /** Resolves when the outbox is empty. */
+  async drained(): Promise<void> {
+    this.start();
+    await this.#contact;
+    await this.#shipper.settled();
+  }
+
   /** Gives up what is under way. */
   async stop(): Promise<void> {
     this.#stop.abort();

@@ -36,6 +36,8 @@ export class Replicator {
   onWake: () => void = () => {};
   /** Called with every file that the destination acknowledged. */
   onShipped: (shipped: ShippedFile) => void = () => {};
+  /** When the destination last acknowledged a file, in ms of the host's clock; null if not since the start. */
+  shippedAtMs: number | null = null;
   readonly #setup: ReplicatorSetup;
   #phase: Phase = { kind: "closed" };
   #lock: HeldLock | null = null;
@@ -95,6 +97,10 @@ export class Replicator {
 
   dropFromManifest(names: ReadonlySet<string>): void {
     this.#open?.delivery.dropFromManifest(names);
+  }
+
+  get state(): Phase["kind"] {
+    return this.#phase.kind;
   }
 
   /** What is measured of it; null while the database is not open. */
@@ -193,25 +199,31 @@ export class Replicator {
     return this.tick(nowMs);
   }
 
-  /**
-   * Makes sure, after first contact, that there is a snapshot of the newest commit. Resolves with its txid when it is
-   * staged; at once if the destination has it already.
-   */
-  async snapshot(): Promise<bigint> {
+  /** Captures what is committed now, after first contact. Resolves with its txid. Throws what keeps it from that. */
+  async captureNow(): Promise<bigint> {
     const open = this.#open;
-    assert(open !== null, "a snapshot is taken of an open database");
+    if (open === null) throw this.#failure ?? replaced(this.path);
     await open.connected;
     if (this.#phase.kind === "live") this.#tickLive(open, monotonicMs(), true);
     // What the look found may be more than can be done at once.
     await open.settled();
     if (this.#failure !== null) throw this.#failure;
-    const { txid } = open.state.position!.captured;
+    return open.state.position!.captured.txid;
+  }
+
+  /** As `captureNow`, and makes sure that there is a snapshot of it: at once if the destination has it already. */
+  async snapshot(): Promise<bigint> {
+    const txid = await this.captureNow();
+    const open = this.#open!;
     const { snapshotTxid } = open.state.position!;
     const present = snapshotTxid === txid || open.state.outbox.files.some((file) => isSnapshotAt(file, txid));
     if (!present) await this.#runSnapshot(open);
-    await open.settled();
-    if (this.#failure !== null) throw this.#failure;
-    return open.state.position!.captured.txid;
+    return await this.captureNow();
+  }
+
+  /** Resolves when everything that is captured is acknowledged, however long that takes. */
+  async drained(): Promise<void> {
+    await this.#open?.delivery.drained();
   }
 
   /**
@@ -327,6 +339,7 @@ export class Replicator {
   }
 
   #onShipped(shipped: Shipped): void {
+    this.shippedAtMs = Date.now();
     this.#journal.shipped(shipped);
     this.onShipped(shipped);
     // There may be room in the outbox again.

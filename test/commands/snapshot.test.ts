@@ -163,12 +163,14 @@ test("--enable-wal is the only way to a change of the journal mode", async () =>
 });
 
 describe("while another process watches the database", () => {
+  const sockets = (folder: string) => ({ XDG_RUNTIME_DIR: folder });
+
   /** Runs `action` while `watch` replicates app.db of a new place; expects the watcher to end well. */
   async function watched(action: (folder: string, pid: number) => Promise<void>): Promise<void> {
     const folder = await makePlace();
     const watch = Bun.spawn([compiledBinary(), "watch", "app.db", "-b", "bucket", "--no-metrics"], {
       cwd: folder,
-      env: { PATH: process.env.PATH ?? "" },
+      env: { PATH: process.env.PATH ?? "", ...sockets(folder) },
       stdin: "ignore",
       stdout: "ignore",
       stderr: "pipe",
@@ -188,20 +190,39 @@ describe("while another process watches the database", () => {
     await expectRestorable(folder);
   }
 
-  test("it is refused, names that process, and harms nothing", async () => {
+  test("that takes the snapshot, through its control socket", async () => {
+    await watched(async (folder) => {
+      await insert();
+      const { stdout } = await succeed(["snapshot", "app.db", "-b", "bucket", "--json"], {
+        cwd: folder,
+        env: sockets(folder),
+      });
+      const { name, txid } = JSON.parse(stdout) as { name: string; txid: number };
+      expect(name).toBe("app");
+      const key = `00000001-${String(txid).padStart(8, "0")}.ltx`;
+      expect(readdirSync(join(folder, "bucket", "app"))).toContain(key);
+    });
+  });
+
+  test("to another destination, or as another user would, it is refused, names that process, and harms nothing", async () => {
     await watched(async (folder, pid) => {
-      const outcome = await walsync(["snapshot", "app.db", "-b", "bucket"], { cwd: folder });
-      expectOneError(outcome, "E_LOCKED", new RegExp(`app\\.db.*\\b${pid}\\b.*\nhint: `));
+      const says = new RegExp(`app\\.db.*\\b${pid}\\b.*\nhint: `);
+      const elsewhere = await walsync(["snapshot", "app.db", "-b", "elsewhere"], { cwd: folder, env: sockets(folder) });
+      expectOneError(elsewhere, "E_LOCKED", says);
+      const alone = await walsync(["snapshot", "app.db", "-b", "bucket"], {
+        cwd: folder,
+        env: { XDG_RUNTIME_DIR: dir },
+      });
+      expectOneError(alone, "E_LOCKED", says);
       await insert();
     });
   });
 
-  test("it is refused with another --state-dir, too", async () => {
+  test("with another --state-dir it is that process, too", async () => {
     await watched(async (folder) => {
       await insert();
-      const outcome = await walsync(["snapshot", "app.db", "-b", "bucket", "--state-dir", "elsewhere"], {
-        cwd: folder,
-      });
+      const args = ["snapshot", "app.db", "-b", "bucket", "--state-dir", "elsewhere"];
+      const outcome = await walsync(args, { cwd: folder, env: { XDG_RUNTIME_DIR: dir } });
       expectOneError(outcome, "E_LOCKED", /app\.db/);
     });
   });

@@ -1,0 +1,100 @@
+/** The control socket of a watch: what it is doing, and requests to sync or snapshot now. */
+import { chmodSync, rmSync } from "node:fs";
+import { join } from "node:path";
+import { type DatabaseReport, requireOwnFolder, type WatchReport } from "../control.ts";
+import { asDiskError, makePrivateFolder } from "../durable.ts";
+import { messageOf, WalsyncError } from "../errors.ts";
+import type { Replicator } from "./replicator.ts";
+
+export interface ControlServer {
+  stop(): void;
+}
+
+/** Listens in `folder`. Throws E_DISK if that is not a folder of this user's own. */
+export function serveControl(
+  folder: string,
+  replicators: () => readonly Replicator[],
+  about: Pick<WatchReport, "version" | "destination">,
+): ControlServer {
+  const socket = join(folder, `${process.pid}.sock`);
+  const startedAt = new Date().toISOString();
+  const report = (): WatchReport => ({
+    pid: process.pid,
+    version: about.version,
+    started_at: startedAt,
+    destination: about.destination,
+    databases: replicators().map(describe),
+  });
+  try {
+    makePrivateFolder(folder);
+    requireOwnFolder(folder);
+    rmSync(socket, { force: true });
+    const listener = Bun.serve({
+      unix: socket,
+      development: false,
+      fetch: (request, server) => {
+        // A snapshot of a large database takes as long as it takes.
+        server.timeout(request, 0);
+        return answer(request, replicators(), report);
+      },
+    });
+    chmodSync(socket, 0o600);
+    return {
+      stop: () => {
+        void listener.stop(true);
+        rmSync(socket, { force: true });
+      },
+    };
+  } catch (error) {
+    throw asDiskError(socket, error);
+  }
+}
+
+// --- internal ---
+
+const STATUS_OF_FAULT = 409;
+
+async function answer(
+  request: Request,
+  replicators: readonly Replicator[],
+  report: () => WatchReport,
+): Promise<Response> {
+  const { pathname, searchParams } = new URL(request.url);
+  if (request.method === "GET" && pathname === "/status") return Response.json(report());
+  const action = pathname.slice(1);
+  if (request.method !== "POST" || (action !== "sync" && action !== "snapshot")) {
+    return Response.json({ code: "E_USAGE", message: `${pathname}: no such request` }, { status: 404 });
+  }
+  const name = searchParams.get("name") ?? "";
+  const replicator = replicators.find((one) => one.name === name);
+  if (replicator === undefined) {
+    return Response.json({ code: "E_NOT_FOUND", message: `${name}: not watched by this process` }, { status: 404 });
+  }
+  try {
+    const txid = await (action === "sync" ? replicator.captureNow() : replicator.snapshot());
+    if (searchParams.get("wait") === "true") await replicator.drained();
+    return Response.json({ txid: Number(txid) });
+  } catch (error) {
+    const { code, hint } = error instanceof WalsyncError ? error : { code: "E_UNREACHABLE", hint: undefined };
+    return Response.json({ code, message: messageOf(error), hint }, { status: STATUS_OF_FAULT });
+  }
+}
+
+function describe(replicator: Replicator): DatabaseReport {
+  const { name, path, position, status, trouble } = replicator;
+  const txid = Number(position?.captured.txid ?? 0n);
+  const shippedTxid = Number(position?.shippedTxid ?? 0n);
+  return {
+    name,
+    path,
+    state: replicator.state,
+    txid,
+    shipped_txid: shippedTxid,
+    lag_seconds: (status?.lagMs ?? 0) / 1000,
+    lag_transactions: txid - shippedTxid,
+    outbox_bytes: status?.waitingBytes ?? 0,
+    wal_bytes: status?.walBytes ?? 0,
+    shipped_at: replicator.shippedAtMs === null ? null : new Date(replicator.shippedAtMs).toISOString(),
+    error: trouble,
+  };
+}
