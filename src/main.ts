@@ -21,6 +21,10 @@ const app: App = {
       summary: "list databases, and from when to when each can be restored",
       load: () => import("./commands/list.ts").then((module) => module.default),
     },
+    replicate: {
+      summary: "keep a local read copy of a database current",
+      load: () => import("./commands/replicate.ts").then((module) => module.default),
+    },
     status: {
       summary: "show what the running watches are doing",
       load: () => import("./commands/status.ts").then((module) => module.default),

@@ -6,6 +6,7 @@
 import { hex64, MiB } from "../bytes.ts";
 import type { Destination } from "../destination/destination.ts";
 import { MANIFEST_FILE, manifestKey } from "../destination/layout.ts";
+import { sleep } from "../destination/retry.ts";
 import { DestinationError, messageOf, WalsyncError } from "../errors.ts";
 import type { Txid, TxidRange } from "../ltx/txid.ts";
 
@@ -58,32 +59,29 @@ export async function readHashes(
 }
 
 /**
- * Changes the manifest at the destination, unless there is none or `edit` returns null: then false. `edit` runs again whenever
- * somebody else wrote in between. Throws DestinationError if that happens over and over.
+ * Changes the manifest at the destination; false if `edit` returns null. `edit` gets null where there is none, and runs again
+ * whenever somebody else wrote in between. Throws DestinationError if that happens over and over.
  */
 export async function editManifest(
   destination: Destination,
   name: string,
-  edit: (manifest: Manifest) => Promise<Manifest | null> | Manifest | null,
+  edit: (manifest: Manifest | null) => Promise<Manifest | null> | Manifest | null,
   signal?: AbortSignal,
 ): Promise<boolean> {
   for (let attempt = 0; attempt < EDIT_ATTEMPTS; attempt++) {
     const found = await readManifest(destination, name, signal);
-    const edited = found === null ? null : await edit(found.manifest);
-    if (found === null || edited === null) return false;
+    const edited = await edit(found?.manifest ?? null);
+    if (edited === null) return false;
     const source = { kind: "bytes", bytes: Buffer.from(formatManifest(edited)) } as const;
-    const condition = { etag: found.etag };
+    const condition = found === null ? "absent" : { etag: found.etag };
     const result = await destination.write(manifestKey(name), source, { condition, signal });
     if (result.kind === "written") return true;
+    // Two that lost against each other must not meet again: the pause is random, and grows.
+    await sleep(Math.random() * Math.min(EDIT_PAUSE_MAX_MS, EDIT_PAUSE_MS * 2 ** attempt), signal);
   }
-  throw manifestContended(destination, name);
-}
-
-/** The manifest was written by somebody else, each time that we tried. */
-export function manifestContended(destination: Destination, name: string): DestinationError {
-  return new DestinationError(`${destination.url}/${manifestKey(name)}: expected to write it, found it changed`, {
+  throw new DestinationError(`${destination.url}/${manifestKey(name)}: expected to write it, found it changed`, {
     retryable: true,
-    hint: "Another process writes the same manifest.",
+    hint: "Other processes write the same manifest all the time.",
   });
 }
 
@@ -146,7 +144,9 @@ export function parseManifest(text: string, name: string): Manifest {
 // --- internal ---
 
 const VERSION = 1;
-const EDIT_ATTEMPTS = 5;
+const EDIT_ATTEMPTS = 10;
+const EDIT_PAUSE_MS = 10;
+const EDIT_PAUSE_MAX_MS = 1000;
 const READ_ATTEMPTS = 3;
 /** A chain of a million files. */
 const MANIFEST_SIZE_MAX = 512 * MiB;

@@ -30,25 +30,16 @@ export function planChain(database: string, files: readonly ChainFile[], target:
   const snapshot = newestSnapshot(files, goal);
   if (snapshot === null) throw withoutSnapshot(database, files, goal);
 
-  const increments = files.filter((file) => file.kind === "increment").sort(byStart);
-  const chain = [snapshot];
-  let reached = snapshot.maxTxid;
-  let furthest: ChainFile | null = null;
-  let next = 0;
-  while (reached < goal) {
-    // A merged file may begin before the snapshot's end: its pages are all newer or equal, so it still follows on.
-    for (; next < increments.length && increments[next]!.minTxid <= reached + 1n; next++) {
-      const file = increments[next]!;
-      if (file.maxTxid <= goal && (furthest === null || file.maxTxid >= furthest.maxTxid)) furthest = file;
-    }
-    if (furthest === null || furthest.maxTxid <= reached) {
-      if (target !== null && isInsideOnly(files, goal)) throw notARestorePoint(database, files, goal);
-      throw gapAfter(database, increments, reached);
-    }
-    chain.push(furthest);
-    reached = furthest.maxTxid;
-  }
-  return chain;
+  const { path, reached } = walk(files, snapshot.maxTxid, goal);
+  if (reached === goal) return [snapshot, ...path];
+  if (target !== null && isInsideOnly(files, goal)) throw notARestorePoint(database, files, goal);
+  throw gapAfter(database, files, reached);
+}
+
+/** The increments that lead from the state after `from` to `goal`, in order; null if they do not. */
+export function followOn(files: readonly ChainFile[], from: Txid, goal: Txid): ChainFile[] | null {
+  const { path, reached } = walk(files, from, goal);
+  return reached === goal ? path : null;
 }
 
 /** Every txid that a file ends at, ascending. Whether the chain to it is whole is for `planChain` to say. */
@@ -57,6 +48,26 @@ export function restorePoints(files: readonly ChainFile[]): Txid[] {
 }
 
 // --- internal ---
+
+/** As far as increments lead towards `goal`, the one with the largest reach first. */
+function walk(files: readonly ChainFile[], from: Txid, goal: Txid): { path: ChainFile[]; reached: Txid } {
+  const increments = files.filter((file) => file.kind === "increment").sort(byStart);
+  const path: ChainFile[] = [];
+  let reached = from;
+  let furthest: ChainFile | null = null;
+  let next = 0;
+  while (reached < goal) {
+    // A merged file may begin before the state that is reached: its pages are all newer or equal, so it still follows on.
+    for (; next < increments.length && increments[next]!.minTxid <= reached + 1n; next++) {
+      const file = increments[next]!;
+      if (file.maxTxid <= goal && (furthest === null || file.maxTxid >= furthest.maxTxid)) furthest = file;
+    }
+    if (furthest === null || furthest.maxTxid <= reached) break;
+    path.push(furthest);
+    reached = furthest.maxTxid;
+  }
+  return { path, reached };
+}
 
 function newestSnapshot(files: readonly ChainFile[], goal: Txid): ChainFile | null {
   let found: ChainFile | null = null;
@@ -100,7 +111,8 @@ function notARestorePoint(database: string, files: readonly ChainFile[], goal: T
   });
 }
 
-function gapAfter(database: string, increments: readonly ChainFile[], reached: Txid): ChainGapError {
+function gapAfter(database: string, files: readonly ChainFile[], reached: Txid): ChainGapError {
+  const increments = files.filter((file) => file.kind === "increment").sort(byStart);
   const behind = increments.find((file) => file.minTxid > reached + 1n);
   const found = behind === undefined ? "nothing" : formatTxid(behind.minTxid);
   return new ChainGapError(`${database}: expected txid ${formatTxid(reached + 1n)}, found ${found}`);

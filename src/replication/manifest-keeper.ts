@@ -3,16 +3,8 @@
  * and at most once a minute, never once per file.
  */
 import { hashObject, readChains, readFileEnds } from "../chain/chain.ts";
-import {
-  formatManifest,
-  type Manifest,
-  type ManifestEntry,
-  manifestContended,
-  readManifest,
-  withEntries,
-} from "../chain/manifest.ts";
+import { editManifest, type Manifest, type ManifestEntry, withEntries } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
-import { manifestKey } from "../destination/layout.ts";
 import type { Txid } from "../ltx/txid.ts";
 
 export interface ManifestIdentity {
@@ -34,20 +26,15 @@ export async function updateManifest(
   nowMs: number,
   signal?: AbortSignal,
 ): Promise<void> {
-  for (let attempt = 0; attempt < UPDATE_ATTEMPTS; attempt++) {
-    const found = await readManifest(destination, identity.name, signal);
-    const known = found?.manifest ?? emptyManifest(identity);
+  const edit = async (found: Manifest | null): Promise<Manifest> => {
+    const known = found ?? emptyManifest(identity);
     const missed =
       complete && found !== null
         ? []
         : await readMissed(destination, identity.name, [...known.files, ...entries], signal);
-    const manifest = withEntries({ ...known, pageSize: identity.pageSize }, [...missed, ...entries], nowMs);
-    const source = { kind: "bytes", bytes: Buffer.from(formatManifest(manifest)) } as const;
-    const condition = found === null ? "absent" : { etag: found.etag };
-    const result = await destination.write(manifestKey(identity.name), source, { condition, signal });
-    if (result.kind === "written") return;
-  }
-  throw manifestContended(destination, identity.name);
+    return withEntries({ ...known, pageSize: identity.pageSize }, [...missed, ...entries], nowMs);
+  };
+  await editManifest(destination, identity.name, edit, signal);
 }
 
 /** How far the manifest reaches once `entries` are in it. Null if something between is missing. */
@@ -61,8 +48,6 @@ export function reachedBy(manifestTxid: Txid, entries: readonly ManifestEntry[])
 }
 
 // --- internal ---
-
-const UPDATE_ATTEMPTS = 5;
 
 function emptyManifest({ name, lineage, pageSize }: ManifestIdentity): Manifest {
   return { name, lineage, pageSize, updatedAtMs: 0, files: [] };

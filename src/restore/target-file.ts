@@ -23,6 +23,8 @@ export interface Finished {
   /** Size of the database. */
   sizeBytes: number;
   pageCount: number;
+  /** Database checksum of the restored state; null if the layout keeps none. */
+  postChecksum: bigint | null;
 }
 
 export class TargetFile {
@@ -129,6 +131,7 @@ export class TargetFile {
       timestampMs: newest.header.timestampMs,
       sizeBytes: this.#commit * this.#pageSize,
       pageCount: this.#commit,
+      postChecksum: hasChecksums(newest.header) ? newest.trailer.postApplyChecksum : null,
     };
   }
 

@@ -48,6 +48,7 @@ export async function removeOrphans(destination: Destination, name: string, sign
     destination,
     name,
     async (manifest) => {
+      if (manifest === null) return null;
       const [chain] = await readChains(destination, `${name}/`, name, signal);
       orphans = await findOrphans(destination, name, manifest, keysOf(chain?.files ?? []), signal);
       const files = manifest.files.filter((entry) => !orphans.includes(entry.key));

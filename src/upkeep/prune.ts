@@ -1,6 +1,6 @@
 /** Deletes what retention does not keep: the manifest first, then the files, in an order in which nothing listed breaks. */
 import { type Chain, readChain, readFileEnds } from "../chain/chain.ts";
-import { editManifest } from "../chain/manifest.ts";
+import { editManifest, type Manifest } from "../chain/manifest.ts";
 import { planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { inParallel } from "../destination/limit.ts";
@@ -102,10 +102,9 @@ async function forget(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   const gone = new Set(keys.map((key) => key.slice(name.length + 1)));
-  await editManifest(
-    destination,
-    name,
-    (manifest) => ({ ...manifest, files: manifest.files.filter(({ key }) => !gone.has(key)), updatedAtMs: Date.now() }),
-    signal,
-  );
+  const withoutGone = (manifest: Manifest | null): Manifest | null => {
+    if (manifest === null) return null;
+    return { ...manifest, files: manifest.files.filter(({ key }) => !gone.has(key)), updatedAtMs: Date.now() };
+  };
+  await editManifest(destination, name, withoutGone, signal);
 }

@@ -293,6 +293,7 @@ describe("help", () => {
       "snapshot",
       "restore",
       "list",
+      "replicate",
       "status",
       "sync",
       "explain",
