@@ -196,22 +196,30 @@ export class Caretaker {
   }
 
   async #prune(care: Care): Promise<void> {
-    const { retention, compactIntervalMs } = care.policy;
-    const { name } = care.source;
-    const pruning = await planPruning(this.#destination, name, retention, Date.now(), this.#stop.signal).catch(
-      (error) => {
-        // Nothing was shipped yet.
-        if (error instanceof WalsyncError && error.code === "E_NOT_FOUND") return null;
-        throw error;
-      },
-    );
-    if (pruning !== null && pruning.keys.length > 0) {
-      dropFromManifest(care.source, pruning.keys);
-      await prune(this.#destination, pruning, this.#stop.signal);
-      prunedFiles.add({ database: name }, pruning.keys.length);
-      logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
-    }
+    const { compactIntervalMs } = care.policy;
+    // Before it begins: a snapshot that is shipped meanwhile asks for another one.
     care.pruneAtMs = compactIntervalMs > 0 ? Date.now() + compactIntervalMs : Number.POSITIVE_INFINITY;
+    try {
+      await this.#pruneNow(care);
+    } catch (error) {
+      care.pruneAtMs = 0;
+      throw error;
+    }
+  }
+
+  async #pruneNow({ source, policy }: Care): Promise<void> {
+    const { name } = source;
+    const { signal } = this.#stop;
+    const pruning = await planPruning(this.#destination, name, policy.retention, Date.now(), signal).catch((error) => {
+      // Nothing was shipped yet.
+      if (error instanceof WalsyncError && error.code === "E_NOT_FOUND") return null;
+      throw error;
+    });
+    if (pruning === null || pruning.keys.length === 0) return;
+    dropFromManifest(source, pruning.keys);
+    await prune(this.#destination, pruning, signal);
+    prunedFiles.add({ database: name }, pruning.keys.length);
+    logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
   }
 
   async #readFront(name: string): Promise<FrontFile[]> {

@@ -8,7 +8,7 @@ import { planChain, restorePoints } from "../../src/chain/plan.ts";
 import type { Destination } from "../../src/destination/destination.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import { WalsyncError } from "../../src/errors.ts";
-import { type CarePolicy, Caretaker } from "../../src/upkeep/caretaker.ts";
+import { type CarePolicy, Caretaker, type ShippingSource } from "../../src/upkeep/caretaker.ts";
 import type { MergePolicy } from "../../src/upkeep/merge-plan.ts";
 import { verifyDatabase } from "../../src/upkeep/verify.ts";
 import { Host } from "../replication/host.ts";
@@ -177,6 +177,34 @@ describe("snapshots", () => {
     await expectEveryPoint(host, destination, states);
     expect(host.logged("pruned")).toBe(true);
   }, 30_000);
+
+  test("that are shipped while others are pruned are seen by the next pruning", async () => {
+    const folder = join(dir, crypto.randomUUID());
+    mkdirSync(join(folder, "bucket"), { recursive: true });
+    const destination = await openDestination(join(folder, "bucket"));
+    const care = new Caretaker(destination);
+    const source: ShippingSource = {
+      name: "app",
+      onShipped: () => {},
+      listInManifest: () => {},
+      dropFromManifest: () => {},
+    };
+    const ship = (maxTxid: bigint) =>
+      source.onShipped({ file: { minTxid: 1n, maxTxid, sizeBytes: 1 }, key: `app/${maxTxid}`, timestampMs: 0 });
+    let listings = 0;
+    destination.list = async function* () {
+      if (++listings === 1) {
+        ship(2n);
+        await Bun.sleep(20);
+      }
+      yield* [];
+    };
+    care.follow(source, join(folder, "merge"), { ...POLICY, compactAfterSnapshot: true });
+    ship(1n);
+    await until(() => listings >= 2);
+    await care.stop();
+    destination.close();
+  });
 
   test("go at the interval, too, and nothing is asked for what was never shipped", async () => {
     const folder = join(dir, crypto.randomUUID());
