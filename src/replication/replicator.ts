@@ -255,16 +255,17 @@ export class Replicator {
     }
     const open = this.#open;
     if (open === null) return;
-    // First contact reads the whole database, or its answer says to; a comparison may be under way.
-    if (this.#phase.kind === "waiting") await open.delivery.finish(deadline);
-    await Promise.race([open.settled(), untilAborted(deadline)]);
-    for (let isFull = true; isFull; ) {
+    // First contact may read the whole database, and a comparison may be under way: what was committed meanwhile is captured
+    // after that.
+    for (let isDone = false; !isDone; ) {
       if (this.#phase.kind === "live") this.#tickLive(open, monotonicMs(), true);
+      const isCaptured = this.#phase.kind === "live";
       await Promise.race([open.settled(), untilAborted(deadline)]);
       const { waitingFiles } = this;
       await open.delivery.finish(deadline);
       // A full outbox that became empty has room for what is left.
-      isFull = this.#pausedBy !== null && waitingFiles > 0 && this.waitingFiles === 0;
+      const hasRoom = this.#pausedBy === null || (waitingFiles > 0 && this.waitingFiles === 0);
+      isDone = deadline.aborted || this.#phase.kind !== "live" || !hasRoom || (isCaptured && this.#pausedBy === null);
     }
     const { kind } = this.#phase;
     if (kind === "waiting" || kind === "scanning" || this.#pausedBy !== null) throw unfinished(this.path);

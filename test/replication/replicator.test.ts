@@ -483,6 +483,22 @@ describe("stopping", () => {
     expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
   });
 
+  test("in the middle of the first snapshot captures what was committed since it began", async () => {
+    const host = makeHost();
+    host.create();
+    host.insert(100, 200_000);
+    await host.start();
+    while (host.replicator.state !== "scanning") await Bun.sleep(0);
+    let stopping: Promise<number> | null = null;
+    for (; host.replicator.state === "scanning"; await Bun.sleep(0)) {
+      host.insert();
+      stopping ??= host.stop();
+    }
+    expect(await stopping).toBe(0);
+    expect(host.replicator.failure).toBeNull();
+    expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+  });
+
   test("with too little time for a comparison says so", async () => {
     const host = await liveHost();
     const release = await slow(host);
