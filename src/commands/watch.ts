@@ -165,6 +165,7 @@ function faultOf(replicators: readonly Replicator[]): string | null {
 
 /** Waits until the destination answers, for as long as it takes. Throws if it refuses. */
 async function reach(destination: Destination, signal: AbortSignal): Promise<void> {
+  let failures = 0;
   await retrying(
     "prepare",
     () => destination.prepare({ signal }),
@@ -174,12 +175,14 @@ async function reach(destination: Destination, signal: AbortSignal): Promise<voi
       maxDelayMs: 30_000,
       onRetry: ({ attempt, delayMs, error }) => {
         const { code, hint } = error;
+        failures++;
         const fields = { destination: destination.url, code, error, attempt, delayMs: Math.round(delayMs), hint };
         logEvent("error", "destination does not answer", fields);
       },
     },
     signal,
   );
+  if (failures > 0) logEvent("info", "destination answers again", { destination: destination.url, attempt: failures });
 }
 
 /** False if the destination does not have it either. */
