@@ -64,6 +64,7 @@ const rangeSet = fc
 const target = fc.option(fc.integer({ min: 0, max: MAX_TXID + 1 }), { nil: null });
 const asTxid = (wanted: number | null) => (wanted === null ? null : BigInt(wanted));
 
+const BOTH = ["E_CHAIN_GAP", "E_NOT_FOUND"];
 /** The code that the error must have; both where the files alone cannot tell a lost file from one that never was. */
 function rightCodes(ranges: readonly Range[], goal: number | null): string[] {
   const ends = ranges.map(([, max]) => max);
@@ -72,11 +73,13 @@ function rightCodes(ranges: readonly Range[], goal: number | null): string[] {
   if (goal > Math.max(...ends)) return ["E_NOT_FOUND"];
   if (snapshotEnds.length === 0) return ["E_CHAIN_GAP"];
   if (goal < Math.min(...snapshotEnds)) return ["E_NOT_FOUND"];
-  if (ends.includes(goal)) return ["E_CHAIN_GAP"];
+  // What was on the way may have been merged into what is behind it, or be lost.
+  if (ends.includes(goal))
+    return ranges.some(([min, max]) => min > 1 && min <= goal && max > goal) ? BOTH : ["E_CHAIN_GAP"];
   // A snapshot behind the goal tells nothing of the files that led to it.
   const isLost = (txid: number) => !ranges.some(([min, max]) => min <= txid && txid <= max && (min > 1 || max <= goal));
   const lost = Array.from({ length: goal }, (_, i) => i + 1).some(isLost);
-  return lost ? ["E_CHAIN_GAP", "E_NOT_FOUND"] : ["E_NOT_FOUND"];
+  return lost ? BOTH : ["E_NOT_FOUND"];
 }
 
 describe("any set of files", () => {
