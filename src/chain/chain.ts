@@ -1,7 +1,7 @@
 /** What a destination holds of one database, or of all of them: listings turned into chains. */
 import type { Destination } from "../destination/destination.ts";
 import { folderOf, type Layout, parseKey, UNNAMED } from "../destination/layout.ts";
-import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
+import { LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import {
   decodeHeader,
@@ -13,7 +13,7 @@ import {
   TRAILER_SIZE,
 } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
-import { type ChainFile, pointsOf } from "./plan.ts";
+import { type ChainFile, pointsOf, restorePoints } from "./plan.ts";
 
 /** As much of a file as its key tells. */
 export type NamedFile = Pick<ChainFile, "key" | "minTxid" | "maxTxid">;
@@ -111,10 +111,9 @@ export async function findTxidAt(
   const points = [...restorable, ...lost].sort((a, b) => (a < b ? -1 : 1));
   const fileOf = (i: number): ChainFile => firstEndingAt(chain.files, points[i]!);
   const timestampOf = (i: number): Promise<number> => readTimeOf(destination, chain.files, points[i]!, signal);
-  const oldest = restorable[0];
-  let low = oldest === undefined ? -1 : points.indexOf(oldest);
+  if (points.length === 0) return restorePoints(chain.files).at(-1)!; // No snapshot at all: the planner tells.
+  let low = 0;
   let high = points.length - 1;
-  if (low < 0) return points[high]!; // No snapshot at all: the planner tells.
   const firstMs = await timestampOf(low);
   if (firstMs > atMs) {
     await verifyFile(destination, fileOf(low), signal);
@@ -171,11 +170,6 @@ export async function hashObject(destination: Destination, file: NamedFile, sign
   const hasher = new Bun.CryptoHasher("sha256");
   for await (const chunk of body.chunks) hasher.update(chunk);
   return hasher.digest("hex");
-}
-
-/** A listed file that is gone when it is read: pruned or merged meanwhile. */
-export class VanishedError extends DestinationError {
-  override readonly name = "VanishedError";
 }
 
 export function vanished(destination: Destination, file: NamedFile): VanishedError {

@@ -24,6 +24,8 @@ export interface Points {
   merged: Txid[];
   /** Files on the way are missing, and nothing took their place. */
   lost: Txid[];
+  /** Before the first snapshot. */
+  stranded: Txid[];
 }
 
 /**
@@ -82,7 +84,14 @@ export function pointsOf(files: readonly ChainFile[]): Points {
       while (lost.length > 0 && lost.at(-1)! >= minTxid) merged.push(lost.pop()!);
     }
   }
-  return { restorable, merged: merged.sort((a, b) => (a < b ? -1 : 1)), lost };
+  const first = restorable[0];
+  const isStranded = (txid: Txid): boolean => first === undefined || txid < first;
+  return {
+    restorable,
+    merged: merged.sort((a, b) => (a < b ? -1 : 1)),
+    lost: lost.filter((txid) => !isStranded(txid)),
+    stranded: lost.filter(isStranded),
+  };
 }
 
 /** True for what was shipped, or merged of that, whole databases included. A snapshot tells nothing of the files before it. */

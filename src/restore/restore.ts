@@ -5,13 +5,13 @@
  * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
  */
 import { constants, Database } from "bun:sqlite";
-import { type Chain, findTxidAt, proveTimeOf, readChain, requireHeaderOfKey, VanishedError } from "../chain/chain.ts";
+import { type Chain, findTxidAt, proveTimeOf, readChain, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
 import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError } from "../durable.ts";
-import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { errnoOf, messageOf, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";

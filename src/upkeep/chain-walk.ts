@@ -3,10 +3,10 @@
  * whether it agrees with all others and with the manifest. Pure: it is told what was read.
  */
 import { hex64 } from "../bytes.ts";
-import { type Chain, VanishedError } from "../chain/chain.ts";
+import type { Chain } from "../chain/chain.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { type ChainFile, isFromParts, pointsOf } from "../chain/plan.ts";
-import { LtxError, messageOf } from "../errors.ts";
+import { LtxError, messageOf, VanishedError } from "../errors.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
 import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
@@ -51,7 +51,7 @@ export class ChainWalk {
     this.files = chain.files.toSorted((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
   }
 
-  /** Restore points that are listed, without those that merged files have taken the place of. */
+  /** Restore points that are listed, without those that merged files have taken the place of, and those before the first snapshot. */
   get points(): number {
     const { restorable, lost } = pointsOf(this.files);
     return restorable.length + lost.length;
@@ -98,7 +98,10 @@ export class ChainWalk {
     if (!this.files.some((file) => file.kind === "snapshot")) {
       this.add(name, "no-snapshot", `expected a snapshot, found ${count(this.files.length)} without one`);
     } else if (this.#stranded > 0) {
-      this.add(name, "unreachable", `${count(this.#stranded)} before the first snapshot serve no restore point`);
+      const message = `${count(this.#stranded)} before the first snapshot serve no restore point`;
+      const told = finding(name, "unreachable", message);
+      // Litestream's retention removes snapshots before it removes what followed on from them.
+      this.findings.push(this.#chain.layout === "litestream" ? { ...told, severity: "note" } : told);
     }
     if (this.#withoutSha256 > 0 && this.#chain.layout === "walsync") {
       this.add(name, "sha256-missing", `${count(this.#withoutSha256)} without a sha256 to compare with`);

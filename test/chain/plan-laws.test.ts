@@ -2,7 +2,8 @@
 // "rebuild" means is played through here with small databases; what is possible at all is found by trying everything.
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type ChainFile, planChain, restorePoints } from "../../src/chain/plan.ts";
+import { type ChainFile, planChain, pointsOf, restorePoints } from "../../src/chain/plan.ts";
+import { SNAPSHOT_LEVEL } from "../../src/destination/layout.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { codeOf, listed } from "./make.ts";
 
@@ -223,6 +224,41 @@ describe("an error", () => {
   ])("tells what is nearest: %s, asked for %p", (ranges, goal, hint) => {
     const plan = () => planChain("app", parsed(ranges), goal);
     expect(plan).toThrow(expect.objectContaining({ code: "E_NOT_FOUND", hint: expect.stringContaining(hint) }));
+  });
+});
+
+describe("points", () => {
+  const pointsFrom = (ranges: string, level = 1) => {
+    const files = parsed(ranges).map((file) => (file.minTxid < file.maxTxid ? { ...file, level } : file));
+    const points = pointsOf(files);
+    return Object.entries(points).map(([kind, txids]) => `${kind} ${txids.join(" ")}`.trim());
+  };
+
+  test.each<[law: string, ranges: string, ...kinds: string[]]>([
+    ["all are restorable in a whole chain", "1-1 2-2 3-3", "restorable 1 2 3", "merged", "lost", "stranded"],
+    ["behind a gap they are lost", "1-1 3-3 4-4", "restorable 1", "merged", "lost 3 4", "stranded"],
+    ["what a merged file leads past is merged", "1-1 4-4 5-5 2-6", "restorable 1 6", "merged 4 5", "lost", "stranded"],
+    ["also by a merged file from 1 on", "3-3 1-4 5-5", "restorable 4 5", "merged 3", "lost", "stranded"],
+    ["one that nothing leads to passes nothing", "1-1 5-5 3-8", "restorable 1", "merged", "lost 5 8", "stranded"],
+    ["before the first snapshot they are stranded", "2-2 3-3 5-7", "restorable", "merged", "lost", "stranded 2 3 7"],
+  ])("%s: %s", (_, ranges, ...kinds) => expect(pointsFrom(ranges)).toEqual(kinds));
+
+  test("a snapshot tells nothing of the files before it: they stay lost", () => {
+    expect(pointsFrom("1-1 3-3 1-4", SNAPSHOT_LEVEL)).toEqual(["restorable 1 4", "merged", "lost 3", "stranded"]);
+  });
+
+  test("are restorable just where a plan leads", () => {
+    fc.assert(
+      fc.property(rangeSet, (ranges) => {
+        const files = filesOf(ranges);
+        const planned = restorePoints(files).filter((txid) => codeOf(() => planChain("app", files, txid)) === null);
+        const { restorable, merged, lost, stranded } = pointsOf(files);
+        expect(restorable).toEqual(planned);
+        const all = [...restorable, ...merged, ...lost, ...stranded].sort((a, b) => Number(a - b));
+        expect(all).toEqual(restorePoints(files));
+      }),
+      { numRuns: NUM_RUNS },
+    );
   });
 });
 
