@@ -51,10 +51,15 @@ export class ChainWalk {
     this.files = chain.files.toSorted((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
   }
 
-  /** Restore points that are listed, without those that merged files have taken the place of, and those before the first snapshot. */
+  /** Restore points that are listed. Litestream leaves some that merged files have taken the place of: they are none. */
   get points(): number {
-    const { restorable, lost } = pointsOf(this.files);
-    return restorable.length + lost.length;
+    const { restorable, merged, lost, stranded } = pointsOf(this.files);
+    const listed = restorable.length + lost.length + stranded.length;
+    return this.#isOfLitestream ? listed : listed + merged.length;
+  }
+
+  get #isOfLitestream(): boolean {
+    return this.#chain.layout === "litestream";
   }
 
   /** Those of them whose state was made from the files and is what they claim. */
@@ -101,7 +106,7 @@ export class ChainWalk {
       const message = `${count(this.#stranded)} before the first snapshot serve no restore point`;
       const told = finding(name, "unreachable", message);
       // Litestream's retention removes snapshots before it removes what followed on from them.
-      this.findings.push(this.#chain.layout === "litestream" ? { ...told, severity: "note" } : told);
+      this.findings.push(this.#isOfLitestream ? { ...told, severity: "note" } : told);
     }
     if (this.#withoutSha256 > 0 && this.#chain.layout === "walsync") {
       this.add(name, "sha256-missing", `${count(this.#withoutSha256)} without a sha256 to compare with`);
@@ -124,8 +129,9 @@ export class ChainWalk {
   #reach(file: ChainFile): void {
     const reached = this.#reached;
     if (file.kind === "snapshot" || (reached !== null && file.minTxid <= reached + 1n)) {
+      // Litestream removes files by age, whatever order that leaves; walsync leaves no hole between files that stay.
       const isPassed = this.#gap !== null && isFromParts(file) && file.minTxid <= this.#gap.expectedTxid;
-      if (!isPassed) this.#tellGap();
+      if (!isPassed || !this.#isOfLitestream) this.#tellGap();
       this.#gap = null;
       this.#reached = file.maxTxid;
     } else if (reached === null) this.#stranded++;
