@@ -1,6 +1,6 @@
 /** What a destination holds of one database, or of all of them: listings turned into chains. */
 import type { Destination } from "../destination/destination.ts";
-import { folderOf, type Layout, parseKey, UNNAMED } from "../destination/layout.ts";
+import { folderOf, type Layout, manifestKey, parseKey, UNNAMED } from "../destination/layout.ts";
 import { LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import {
@@ -182,8 +182,6 @@ export function vanished(destination: Destination, file: NamedFile): VanishedErr
 // --- internal ---
 
 const SUGGESTED_NAMES = 10;
-/** Keys that are looked at for an explanation. */
-const KEYS_LOOKED_AT = 1000;
 /** What Litestream 0.3 keeps: https://litestream.io/how-it-works/ */
 const LITESTREAM_03_FOLDER = "generations";
 
@@ -201,12 +199,12 @@ async function notFound(
     });
   }
   const message = `${name}: expected a database of this name in ${url}, found none`;
-  if (name !== UNNAMED && (await isDatabaseFolder(destination, signal))) {
+  const others = await foldersIn(destination, "", signal);
+  if (name !== UNNAMED && (await isDatabaseFolder(destination, others, signal))) {
     return new WalsyncError("E_NOT_FOUND", message, {
       hint: `The files of one database lie right here. Leave out the last part of the destination, or write "${UNNAMED}" for the name.`,
     });
   }
-  const others = await foldersIn(destination, "", signal);
   return new WalsyncError("E_NOT_FOUND", message, {
     hint: others.length === 0 ? "There is nothing at all; check bucket and prefix." : `There is: ${others.join(", ")}`,
   });
@@ -221,14 +219,15 @@ async function foldersIn(destination: Destination, prefix: string, signal: Abort
 }
 
 /** True if the destination is the folder of one database, where one would expect the folders of several. */
-async function isDatabaseFolder(destination: Destination, signal: AbortSignal | undefined): Promise<boolean> {
-  let looked = 0;
-  for await (const { key } of destination.list("", { signal })) {
-    const parsed = parseKey(key);
-    if (parsed?.is === "ltx" && parsed.name === UNNAMED) return true;
-    if (++looked === KEYS_LOOKED_AT) break;
-  }
-  return false;
+async function isDatabaseFolder(
+  destination: Destination,
+  folders: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  if (folders.some((folder) => /^000[0-9]$/.test(folder))) return true;
+  const levels = folders.includes("ltx") ? await foldersIn(destination, "ltx/", signal) : [];
+  if (levels.some((level) => /^[0-9]$/.test(level))) return true;
+  return (await destination.head(manifestKey(UNNAMED), { signal })) !== null;
 }
 
 /**

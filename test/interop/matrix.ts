@@ -27,7 +27,8 @@ export function interopMatrix(part: string): { record(row: MatrixRow): void } {
     if (rows.length === 0) return;
     mkdirSync(ROWS_FOLDER, { recursive: true });
     writeFileSync(join(ROWS_FOLDER, `${part}.json`), JSON.stringify(rows, null, 2));
-    const document = readFileSync(MATRIX_DOCUMENT, "utf8");
+    // The formatter aligns columns.
+    const document = readFileSync(MATRIX_DOCUMENT, "utf8").replaceAll(/ +/g, " ");
     // Run `bun run docs` if a line is missing.
     for (const line of formatRows(rows)) expect(document).toContain(line);
   });
