@@ -54,6 +54,7 @@ export async function readChains(
       maxTxid: parsed.maxTxid,
       sizeBytes: object.sizeBytes,
       modifiedAt: object.modifiedAt,
+      storedAt: object.storedAt,
       level: parsed.layout === "litestream" ? parsed.level : 0,
     });
   }

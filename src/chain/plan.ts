@@ -12,6 +12,8 @@ export interface ChainFile extends TxidRange {
   kind: "snapshot" | "increment";
   sizeBytes: number;
   modifiedAt: Date;
+  /** When the destination took it. */
+  storedAt: Date;
   /** Of the litestream layout: 0 as shipped, 1 to 8 merged, 9 a snapshot. Always 0 in the other one. */
   level: number;
 }

@@ -17,8 +17,19 @@ export const STATE_FLAGS = {
   "enable-wal": { type: "boolean", description: "switch databases in another journal mode to WAL" },
 } as const;
 
+/** Of the commands that write to a destination. */
+export const LAYOUT_FLAG = {
+  layout: {
+    type: "choice",
+    choices: ["walsync", "litestream"],
+    default: "walsync",
+    description: "how files are laid out at the destination; Litestream reads and continues its own",
+  },
+} as const;
+
 export const WATCH_FLAGS = {
   ...DESTINATION_FLAGS,
+  ...LAYOUT_FLAG,
   "wal-sync-interval": {
     type: "duration",
     default: "1",

@@ -31,7 +31,9 @@ const seed = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 2 ** 
 /** As the directory, but its listing is `keys` in this order. */
 function listing(keys: readonly string[]): Destination {
   const empty = newChain().destination;
-  const infos = keys.map((key, i): ObjectInfo => ({ key, sizeBytes: i, modifiedAt: new Date(i), etag: String(i) }));
+  const infos = keys.map(
+    (key, i): ObjectInfo => ({ key, sizeBytes: i, modifiedAt: new Date(i), storedAt: new Date(i), etag: String(i) }),
+  );
   return Object.assign(Object.create(empty) as Destination, {
     async *list() {
       yield* infos;
@@ -64,6 +66,7 @@ describe("a listing", () => {
         maxTxid: 12n,
         sizeBytes: readFileSync(path).length,
         modifiedAt: info!.modifiedAt,
+        storedAt: info!.storedAt,
         level: 0,
       },
     ]);

@@ -62,6 +62,7 @@ export function listed(minTxid: bigint, maxTxid: bigint, sizeBytes = 1): ChainFi
     maxTxid,
     sizeBytes,
     modifiedAt: new Date(0),
+    storedAt: new Date(0),
     level: 0,
   };
 }

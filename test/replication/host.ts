@@ -97,6 +97,7 @@ export class Host {
     this.#destination ??= await openDestination(this.#bucket);
     await this.#destination.prepare();
     this.#replicator = new Replicator({
+      layout: "walsync",
       path: this.path,
       name: "app",
       destination: this.#destination,

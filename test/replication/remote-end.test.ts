@@ -4,6 +4,7 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
+import { WALSYNC_RULES } from "../../src/chain/layout-rules.ts";
 import { DirectoryDestination } from "../../src/destination/directory.ts";
 import { DestinationError, LtxError } from "../../src/errors.ts";
 import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "../../src/replication/contact.ts";
@@ -110,15 +111,15 @@ describe("first contact with a position here", () => {
 describe("the remote end", () => {
   test("of a destination without files of this name is null, whatever else lies there", async () => {
     const chain = newChain();
-    expect(await readRemoteEnd(chain.destination, "app")).toBeNull();
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toBeNull();
     for (const name of ["app2", "ap", "app/nested", "app-x"]) chain.add(name, 1n, 1n);
     for (const file of ["manifest.json", "README", "1-1.ltx", "00000002-00000001.ltx"]) chain.put(`app/${file}`, "x");
-    expect(await readRemoteEnd(chain.destination, "app")).toBeNull();
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toBeNull();
   });
 
   test("of a destination that is not there is an error, never null", async () => {
     const missing = new DirectoryDestination(join(dir, "missing"));
-    expect(await rejection(readRemoteEnd(missing, "app"))).toBeInstanceOf(DestinationError);
+    expect(await rejection(readRemoteEnd(missing, "app", WALSYNC_RULES))).toBeInstanceOf(DestinationError);
   });
 
   test("is what header and trailer of the last file say, and the time of the snapshot object", async () => {
@@ -127,7 +128,7 @@ describe("the remote end", () => {
     const last = chain.add("app", 2n, 2n, { timestampMs: 123_456, seed: 77 });
     utimesSync(snapshot, 5000, 5000);
     utimesSync(last, 10, 10);
-    expect(await readRemoteEnd(chain.destination, "app")).toEqual({
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toEqual({
       txid: 2n,
       checksum: stateChecksum(77),
       timestampMs: 123_456,
@@ -143,7 +144,7 @@ describe("the remote end", () => {
     chain.add("app", 1n, 99_999_999n);
     chain.add("app", 100_000_000n, 100_000_000n, { seed: 3 });
     const expected = { txid: 100_000_000n, checksum: stateChecksum(3), snapshotTxid: 99_999_999n, whole: true };
-    expect(await readRemoteEnd(chain.destination, "app")).toMatchObject(expected);
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toMatchObject(expected);
   });
 
   test.each<[law: string, ranges: string, txid: bigint, snapshotTxid: bigint, whole: boolean]>([
@@ -157,7 +158,7 @@ describe("the remote end", () => {
   ])("%s", async (_, ranges, txid, snapshotTxid, whole) => {
     const chain = newChain();
     for (const range of ranges.split(" ")) chain.add("app", ...(range.split("-").map(BigInt) as [bigint, bigint]));
-    const found = await readRemoteEnd(chain.destination, "app");
+    const found = await readRemoteEnd(chain.destination, "app", WALSYNC_RULES);
     expect(found).toMatchObject({ txid, snapshotTxid, whole });
     expect(found!.snapshotAtMs === 0).toBe(snapshotTxid === 0n);
   });
@@ -170,20 +171,22 @@ describe("the remote end", () => {
     // Up to here the bytes before the end are no checksum: the flag that every one has is missing.
     for (let length = 0; length < 110; length += 5) {
       truncateSync(path, length);
-      expect(await rejection(readRemoteEnd(chain.destination, "app"))).toBeInstanceOf(LtxError);
+      expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toBeInstanceOf(LtxError);
       writeFileSync(path, whole);
     }
     writeFileSync(path, ltxBytes(3n, 3n));
-    expect(await rejection(readRemoteEnd(chain.destination, "app"))).toBeInstanceOf(LtxError);
+    expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toBeInstanceOf(LtxError);
     rmSync(path);
-    expect(await readRemoteEnd(chain.destination, "app")).toMatchObject({ txid: 1n });
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toMatchObject({ txid: 1n });
   });
 
   test.each(["0000", "ltx/0"])("of another tool's chain is refused, in %s", async (folder) => {
     const chain = newChain();
     chain.put(`app/${folder}/0000000000000001-0000000000000001.ltx`, ltxBytes(1n, 1n));
-    expect(await rejection(readRemoteEnd(chain.destination, "app"))).toMatchObject({ code: "E_CONFIG" });
+    expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toMatchObject({ code: "E_CONFIG" });
     chain.add("app", 1n, 1n);
-    expect(await rejection(readRemoteEnd(chain.destination, "app"))).toMatchObject({ code: "E_INTEGRITY" });
+    expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toMatchObject({
+      code: "E_INTEGRITY",
+    });
   });
 });

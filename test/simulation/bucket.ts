@@ -65,7 +65,7 @@ export class Bucket {
     };
     const destination: Destination = {
       url: "memory://bucket",
-      capabilities: { metadata: true },
+      capabilities: { metadata: true, levelFolders: "bucket" },
       prepare: () => attempt(() => {}),
       list: (prefix, options) => this.#list(attempt, prefix, options),
       // Asked for only to name others in an error.
@@ -106,7 +106,14 @@ export class Bucket {
     const stored = this.objects.get(key);
     if (stored === undefined) return null;
     const { bytes, etag, metadata, modifiedMs } = stored;
-    return { key, sizeBytes: bytes.length, modifiedAt: new Date(modifiedMs), etag, metadata };
+    return {
+      key,
+      sizeBytes: bytes.length,
+      modifiedAt: new Date(modifiedMs),
+      storedAt: new Date(modifiedMs),
+      etag,
+      metadata,
+    };
   }
 
   #read(key: string, { range }: ReadOptions = {}): ObjectBody | null {

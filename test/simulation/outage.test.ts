@@ -41,6 +41,7 @@ class SlowMotion {
     configureLog({ level: "info", sink: (line) => this.log.push(line) });
     this.bucket.onWritten = (key) => this.written.push(key);
     this.replicator = new Replicator({
+      layout: "walsync",
       path: this.app.path,
       name: "app",
       destination: this.bucket.connect().destination,

@@ -113,6 +113,7 @@ export class World {
     const { destination, cut } = this.#bucket.connect();
     const random = this.#random;
     const replicator = new Replicator({
+      layout: "walsync",
       path: this.#app.path,
       name: NAME,
       destination,
