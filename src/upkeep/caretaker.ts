@@ -3,28 +3,25 @@
  * retention. One thing at a time for the whole process, and nothing at all for databases that are idle.
  */
 import { readChains } from "../chain/chain.ts";
+import { layoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
+import type { ChainFile } from "../chain/plan.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
+import type { Layout } from "../destination/layout.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { TxidRange } from "../ltx/txid.ts";
 import { Counter } from "../metrics.ts";
 import { Schedule } from "../schedule.ts";
 import { mergeIncrements, requireReplacement } from "./merge.ts";
-import {
-  dropSettled,
-  type FrontFile,
-  frontOf,
-  type MergePolicy,
-  nextMergeMs,
-  planMerge,
-  planSuperseded,
-} from "./merge-plan.ts";
+import type { FrontFile, MergePolicy } from "./merge-plan.ts";
 import { planPruning, prune, removeFiles } from "./prune.ts";
 import { newestFirst, type RetentionPolicy } from "./retention.ts";
+import { type UpkeepRules, upkeepRules } from "./upkeep-rules.ts";
 
 export interface CarePolicy {
+  layout: Layout;
   /** Null: increments are not merged. */
   merge: MergePolicy | null;
   retention: RetentionPolicy;
@@ -71,7 +68,7 @@ export class Caretaker {
     const pruneAtMs = compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
     const care = new Care(source, folder, policy, pruneAtMs);
     source.onShipped = ({ file: { minTxid, maxTxid, sizeBytes }, key, timestampMs }) =>
-      this.#note(care, { key, minTxid, maxTxid, sizeBytes, timestampMs });
+      this.#note(care, { key, minTxid, maxTxid, sizeBytes, level: 0, timestampMs });
     this.#schedule.set(care, care.dueMs);
     this.#setTimer();
   }
@@ -153,38 +150,44 @@ export class Caretaker {
   }
 
   async #merge(care: Care): Promise<void> {
-    const { merge } = care.policy;
-    const { folder, source } = care;
+    const { merge, layout } = care.policy;
+    const { folder, rules, source } = care;
     const { name } = source;
     if (merge === null) return;
-    care.front ??= await this.#readFront(name);
+    care.front ??= rules.frontOf(await this.#list(name), merge);
     // Null again: something was shipped while the destination was asked. It is asked again a little later.
     while (care.front !== null) {
       this.#stop.signal.throwIfAborted();
-      const files = planMerge(care.front, merge, Date.now());
-      if (files === null) break;
+      const planned = rules.planMerge(care.front, merge, Date.now());
+      if (planned === null) break;
       const startedMs = monotonicMs();
-      const entry = await mergeIncrements(this.#destination, name, files, folder, this.#stop.signal);
+      const keys = layoutRules(layout, this.#destination.capabilities);
+      const entry = await mergeIncrements(this.#destination, keys, name, planned, folder, this.#stop.signal);
       merges.add({ database: name });
       source.listInManifest(entry);
-      care.replace(files, entry);
-      const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
+      care.replace(planned, entry);
+      const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: planned.files.length };
       logEvent("debug", "merged", { ...fields, durationMs: monotonicMs() - startedMs });
     }
-    if (care.front !== null) care.front = dropSettled(care.front, merge, Date.now());
-    care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : nextMergeMs(care.front, merge);
+    if (care.front !== null) care.front = rules.dropSettled(care.front, merge, Date.now());
+    care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : rules.nextMergeMs(care.front, merge);
   }
 
   /** Removes what merged files replaced long enough ago. */
   async #sweep(care: Care): Promise<void> {
-    const { merge } = care.policy;
+    const { merge, layout } = care.policy;
     const { name } = care.source;
     const { signal } = this.#stop;
     if (merge === null) return;
-    const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
-    const superseded = planSuperseded(chain?.files ?? [], merge.keepFineMs, Date.now());
-    for (const { wide, parts } of superseded) {
-      await requireReplacement(this.#destination, wide, parts, signal);
+    const superseded = care.rules.planSuperseded(await this.#list(name), merge.keepFineMs, Date.now());
+    for (const replaced of superseded) {
+      await requireReplacement(
+        this.#destination,
+        layoutRules(layout, this.#destination.capabilities),
+        replaced,
+        signal,
+      );
+      const { parts } = replaced;
       const keys = newestFirst(parts).map((file) => file.key);
       dropFromManifest(care.source, keys);
       await removeFiles(this.#destination, name, keys, signal);
@@ -222,9 +225,9 @@ export class Caretaker {
     logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
   }
 
-  async #readFront(name: string): Promise<FrontFile[]> {
+  async #list(name: string): Promise<ChainFile[]> {
     const [chain] = await readChains(this.#destination, `${name}/`, name, this.#stop.signal);
-    return frontOf(chain?.files ?? []);
+    return chain?.files ?? [];
   }
 }
 
@@ -244,6 +247,7 @@ class Care {
   readonly source: ShippingSource;
   readonly folder: string;
   readonly policy: CarePolicy;
+  readonly rules: UpkeepRules;
   /** The increments that may be merged yet; null until the destination was asked. */
   front: FrontFile[] | null = null;
   mergeAtMs = Number.POSITIVE_INFINITY;
@@ -255,6 +259,7 @@ class Care {
     this.source = source;
     this.folder = folder;
     this.policy = policy;
+    this.rules = upkeepRules(policy.layout);
     this.pruneAtMs = pruneAtMs;
   }
 
@@ -270,13 +275,16 @@ class Care {
       return;
     }
     this.front?.push(file);
-    this.mergeAtMs = nextMergeMs(this.front ?? [], policy);
+    this.mergeAtMs = this.rules.nextMergeMs(this.front ?? [], policy);
   }
 
   /** The files of a run have become one. */
-  replace(files: readonly FrontFile[], { key, minTxid, maxTxid, sizeBytes, createdAtMs }: ManifestEntry): void {
+  replace(
+    { files, level }: { files: readonly FrontFile[]; level: number },
+    { key, minTxid, maxTxid, sizeBytes, createdAtMs }: ManifestEntry,
+  ): void {
     const at = this.front?.indexOf(files[0]!) ?? -1;
-    const merged = { key: `${this.source.name}/${key}`, minTxid, maxTxid, sizeBytes, timestampMs: createdAtMs };
+    const merged = { key: `${this.source.name}/${key}`, minTxid, maxTxid, sizeBytes, level, timestampMs: createdAtMs };
     if (at >= 0) this.front?.splice(at, files.length, merged);
   }
 

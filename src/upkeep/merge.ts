@@ -4,16 +4,16 @@
  */
 import { closeSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { hashObject, readFileEnds, vanished } from "../chain/chain.ts";
+import { hashObject, readFileEnds, vanished, verifyFile } from "../chain/chain.ts";
+import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import type { Destination, WriteSource } from "../destination/destination.ts";
-import { formatKey } from "../destination/layout.ts";
 import { inParallel } from "../destination/limit.ts";
 import { asDiskError, makePrivateFolder, openTempFile, writeFully } from "../durable.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
 import { compactLtx } from "../ltx/compactor.ts";
-import type { FrontFile } from "./merge-plan.ts";
+import type { FrontFile, Superseded } from "./merge-plan.ts";
 
 /**
  * Puts the merged file there. `folder` is for temporary files, and emptied. Throws LtxError or E_CHAIN_GAP if the files do not
@@ -21,24 +21,31 @@ import type { FrontFile } from "./merge-plan.ts";
  */
 export async function mergeIncrements(
   destination: Destination,
+  rules: LayoutRules,
   name: string,
-  files: readonly FrontFile[],
+  { files, level }: { files: readonly FrontFile[]; level: number },
   folder: string,
   signal: AbortSignal,
 ): Promise<ManifestEntry> {
   const { minTxid } = files[0]!;
   const { maxTxid } = files.at(-1)!;
-  const key = formatKey({ layout: "walsync", name, minTxid, maxTxid });
+  const key = rules.mergedKey(name, { minTxid, maxTxid }, level);
   try {
     emptyFolder(folder);
     const parts = files.map((_, i) => join(folder, `${i}.ltx`));
-    const commits = await fetchAll(destination, files, parts, signal);
+    const metadata = await fetchAll(destination, files, parts, signal);
     const path = join(folder, "merged.ltx");
     const { header, trailer, sizeBytes, sha256 } = await writeMerged(parts, path);
     signal.throwIfAborted();
-    const metadata: Record<string, string> = commits > 0 ? { sha256, commits: String(commits) } : { sha256 };
+    const checksums = {
+      pre: rules.checksumsOf({ header, trailer, metadata: metadata[0]! })?.pre ?? 0n,
+      post: rules.checksumsOf({ header, trailer, metadata: metadata.at(-1)! })?.post ?? 0n,
+    };
+    const commits = metadata.reduce((sum, part) => sum + Number(part.commits ?? 0), 0);
+    const { timestampMs } = header;
+    const attributes = rules.attributesOf({ sha256, commits, checksums, timestampMs });
     const source: WriteSource = { kind: "file", path, sizeBytes };
-    const result = await destination.write(key, source, { condition: "absent", metadata, signal });
+    const result = await destination.write(key, source, { condition: "absent", ...attributes, signal });
     // A crash, or a lost answer: the same parts give the same bytes.
     if (result.kind === "refused") await requireSame(destination, key, { minTxid, maxTxid, sha256 }, signal);
     return {
@@ -47,10 +54,10 @@ export async function mergeIncrements(
       minTxid,
       maxTxid,
       sizeBytes,
-      createdAtMs: header.timestampMs,
+      createdAtMs: timestampMs,
       sha256,
-      preChecksum: header.preApplyChecksum,
-      postChecksum: trailer.postApplyChecksum,
+      preChecksum: checksums.pre,
+      postChecksum: checksums.post,
     };
   } finally {
     rmSync(folder, { recursive: true, force: true });
@@ -59,22 +66,23 @@ export async function mergeIncrements(
 
 /**
  * Throws E_INTEGRITY unless `wide` is there and begins and ends where `parts`, which are in order, do: reads the ends of
- * three files.
+ * three files, and all of `wide` where their checksums are not told.
  */
 export async function requireReplacement(
   destination: Destination,
-  wide: ChainFile,
-  parts: readonly ChainFile[],
+  rules: LayoutRules,
+  { wide, parts }: Superseded,
   signal: AbortSignal,
 ): Promise<void> {
-  const first = parts.find((file) => file.minTxid === wide.minTxid);
-  const last = parts.find((file) => file.maxTxid === wide.maxTxid);
-  const ends = await readFileEnds(destination, wide, signal);
-  const begins = first === undefined ? null : await readFileEnds(destination, first, signal);
-  const finishes = last === undefined ? null : await readFileEnds(destination, last, signal);
+  const checksums = async (file: ChainFile | undefined): Promise<ChainChecksums | null> =>
+    file === undefined ? null : rules.checksumsOf(await readFileEnds(destination, file, signal));
+  const found = await checksums(wide);
+  const begins = await checksums(parts.find((file) => file.minTxid === wide.minTxid));
+  const finishes = await checksums(parts.find((file) => file.maxTxid === wide.maxTxid));
+  if (found === null || found.post === 0n) await verifyFile(destination, wide, signal);
   const isSame =
-    (begins === null || begins.header.preApplyChecksum === ends.header.preApplyChecksum) &&
-    (finishes === null || finishes.trailer.postApplyChecksum === ends.trailer.postApplyChecksum);
+    found === null ||
+    ((begins === null || begins.pre === found.pre) && (finishes === null || finishes.post === found.post));
   if (isSame) return;
   throw new WalsyncError(
     "E_INTEGRITY",
@@ -98,19 +106,19 @@ function emptyFolder(folder: string): void {
   }
 }
 
-/** Fetches the files to `paths`; returns how many SQLite transactions they say that they hold. */
+/** Fetches the files to `paths`; returns their metadata. */
 async function fetchAll(
   destination: Destination,
   files: readonly FrontFile[],
   paths: readonly string[],
   signal: AbortSignal,
-): Promise<number> {
-  let commits = 0;
+): Promise<Record<string, string>[]> {
+  const metadata: Record<string, string>[] = [];
   await inParallel(FETCHED_AT_ONCE, files.length, signal, async (i, innerSignal) => {
     const file = files[i]!;
     const body = await destination.read(file.key, { signal: innerSignal });
     if (body === null) throw vanished(destination, file);
-    commits += Number(body.metadata.commits ?? 0);
+    metadata[i] = body.metadata;
     const fd = openPart(paths[i]!);
     try {
       for await (const chunk of body.chunks) writeFully(fd, chunk);
@@ -120,7 +128,7 @@ async function fetchAll(
       closeSync(fd);
     }
   });
-  return commits;
+  return metadata;
 }
 
 async function writeMerged(parts: readonly string[], path: string) {

@@ -12,6 +12,7 @@ import {
   type RetentionPlan,
   type RetentionPolicy,
 } from "./retention.ts";
+import { upkeepRules } from "./upkeep-rules.ts";
 
 export interface Pruning {
   name: string;
@@ -35,7 +36,8 @@ export async function planPruning(
 ): Promise<Pruning> {
   const chain = await readChain(destination, name, signal);
   planChain(name, chain.files, null);
-  const plan = planRetention(chain.files, await dateSnapshots(destination, chain, signal), policy, nowMs);
+  const staying = upkeepRules(chain.layout).mustStay(chain.files);
+  const plan = planRetention(chain.files, await dateSnapshots(destination, chain, signal), policy, nowMs, staying);
   const doomed = deletionOrder(plan);
   return {
     name,

@@ -19,7 +19,13 @@ const dir = tempDir();
 /** An hour in two seconds. */
 const MERGE: MergePolicy = { windowsMs: [100, 500], keepFineMs: 1000 };
 const KEEP = { hourly: 1, daily: 0, weekly: 0, monthly: 0, pointInTimeMs: 0 };
-const POLICY: CarePolicy = { merge: MERGE, retention: KEEP, compactAfterSnapshot: false, compactIntervalMs: 0 };
+const POLICY: CarePolicy = {
+  layout: "walsync",
+  merge: MERGE,
+  retention: KEEP,
+  compactAfterSnapshot: false,
+  compactIntervalMs: 0,
+};
 let running: { host: Host; care: Caretaker; destination: Destination }[] = [];
 
 afterEach(async () => {
