@@ -22,6 +22,30 @@ export interface SharedReplica {
   litestream: LitestreamPlace;
 }
 
+/** A directory, and a bucket where there is a server (see `startVersitygw`), until `stop`. */
+export async function startPlaces(): Promise<{ places: readonly Place[]; stop(): Promise<void> }> {
+  const server = await startVersitygw();
+  const places = server === null ? [DIRECTORY] : [DIRECTORY, bucketOf(server)];
+  return { places, stop: async () => server?.stop() };
+}
+
+/** Every object of a destination, with a copy of its bytes in a file, for tools that read files. */
+export async function copyObjects(destination: Destination, folder: string): Promise<Map<string, string>> {
+  mkdirSync(folder, { recursive: true });
+  const copies = new Map<string, string>();
+  for await (const { key } of destination.list("")) {
+    const body = await destination.read(key);
+    const parts: Buffer[] = [];
+    for await (const chunk of body?.chunks ?? []) parts.push(Buffer.from(chunk));
+    const path = join(folder, key.replaceAll("/", "_"));
+    writeFileSync(path, Buffer.concat(parts));
+    copies.set(key, path);
+  }
+  return copies;
+}
+
+// --- internal ---
+
 const DIRECTORY: Place = {
   label: "a directory",
   begin: async (folder) => {
@@ -46,23 +70,4 @@ function bucketOf(server: Versitygw): Place {
       return { url, flags, env, open, litestream: { kind: "s3", server, bucket, path: "prod/app" } };
     },
   };
-}
-
-export const server = await startVersitygw();
-/** A directory, and a bucket where there is a server (see `startVersitygw`). */
-export const PLACES: readonly Place[] = server === null ? [DIRECTORY] : [DIRECTORY, bucketOf(server)];
-
-/** Every object of a destination, with a copy of its bytes in a file, for tools that read files. */
-export async function copyObjects(destination: Destination, folder: string): Promise<Map<string, string>> {
-  mkdirSync(folder, { recursive: true });
-  const copies = new Map<string, string>();
-  for await (const { key } of destination.list("")) {
-    const body = await destination.read(key);
-    const parts: Buffer[] = [];
-    for await (const chunk of body?.chunks ?? []) parts.push(Buffer.from(chunk));
-    const path = join(folder, key.replaceAll("/", "_"));
-    writeFileSync(path, Buffer.concat(parts));
-    copies.set(key, path);
-  }
-  return copies;
 }
