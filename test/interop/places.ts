@@ -20,6 +20,8 @@ export interface SharedReplica {
   env: Record<string, string>;
   open(): Promise<Destination>;
   litestream: LitestreamPlace;
+  /** As Litestream's extension takes it, with the environment as above. */
+  vfsUrl: string;
 }
 
 /** A directory, and a bucket where there is a server (see `startVersitygw`), until `stop`. */
@@ -52,7 +54,14 @@ const DIRECTORY: Place = {
     const url = join(folder, "destination");
     mkdirSync(url, { recursive: true });
     const litestream = { kind: "file", path: join(url, "app") } as const;
-    return { url, flags: [], env: {}, open: () => openDestination(url), litestream };
+    return {
+      url,
+      flags: [],
+      env: {},
+      open: () => openDestination(url),
+      litestream,
+      vfsUrl: `file://${litestream.path}`,
+    };
   },
 };
 
@@ -67,7 +76,9 @@ function bucketOf(server: Versitygw): Place {
       const url = `s3://${bucket}/prod`;
       const flags = ["--endpoint", endpoint, "--region", region];
       const open = () => openDestination(url, { endpoint, region, env });
-      return { url, flags, env, open, litestream: { kind: "s3", server, bucket, path: "prod/app" } };
+      const litestream = { kind: "s3", server, bucket, path: "prod/app" } as const;
+      const query = new URLSearchParams({ endpoint, region, "force-path-style": "true" });
+      return { url, flags, env, open, litestream, vfsUrl: `s3://${bucket}/prod/app?${query}` };
     },
   };
 }
