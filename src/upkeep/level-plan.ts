@@ -78,26 +78,26 @@ export function nextMergeMs(front: readonly FrontFile[], { windowsMs }: MergePol
 }
 
 /**
- * Files that one of the next level holds, once both are older than `keepFineMs`; of each level from the oldest on. The newest
- * of level 0 is never one of them, and the first snapshot of level 0 is one once there are others.
+ * Files that one of the next level holds, once both are older than `keepFineMs`; of each level from the oldest on. The newest of
+ * a level is never one of them: it tells where Litestream goes on merging from. The first snapshot of level 0 is one once there
+ * are others.
  */
 export function planSuperseded(files: readonly ChainFile[], keepFineMs: number, nowMs: number): Superseded[] {
   const isOld = (file: ChainFile): boolean => nowMs - file.storedAt.getTime() >= keepFineMs;
-  const newest = newestShipped(files);
   const found: Superseded[] = [];
   for (let level = 1; level < SNAPSHOT_LEVEL; level++) {
-    const narrow = levelOf(files, level - 1).filter((file) => file !== newest);
+    const narrow = levelOf(files, level - 1).slice(0, -1);
     for (const wide of levelOf(files, level)) {
       const parts = narrow.filter((file) => file.minTxid >= wide.minTxid && file.maxTxid <= wide.maxTxid);
       if (!isOld(wide) || !parts.every(isOld)) break;
       if (parts.length > 0) found.push({ wide, parts });
     }
   }
-  const twins = files.filter((file) => file.minTxid === file.maxTxid && file.kind === "snapshot" && file !== newest);
-  const [first, snapshot] = [0, SNAPSHOT_LEVEL].map((level) => twins.find((file) => file.level === level));
-  if (first !== undefined && snapshot !== undefined && isOld(first) && isOld(snapshot)) {
-    const isPart = found.some(({ parts }) => parts.includes(first));
-    if (!isPart) found.push({ wide: snapshot, parts: [first] });
+  const [first, ...later] = levelOf(files, 0);
+  const snapshot = files.find(({ level, maxTxid }) => level === SNAPSHOT_LEVEL && maxTxid === first?.maxTxid);
+  const isTwin = first?.kind === "snapshot" && later.length > 0 && snapshot !== undefined;
+  if (isTwin && isOld(first) && isOld(snapshot) && !found.some(({ parts }) => parts.includes(first))) {
+    found.push({ wide: snapshot, parts: [first] });
   }
   return found;
 }

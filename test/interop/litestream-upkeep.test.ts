@@ -74,7 +74,7 @@ describe.skipIf(!isReady).each(places)(`in $label, seed ${seed}`, (place) => {
     const replica = await place.begin(folder);
     const destination = await replica.open();
     const host = new Host(folder, undefined, { layout: "litestream", open: replica.open });
-    const ledger = startLedger(host.path);
+    let ledger = startLedger(host.path);
     const care = new Caretaker(destination);
     const litestream = Litestream.configured(folder, [{ path: host.path, place: replica.litestream }])!;
     try {
@@ -130,7 +130,21 @@ describe.skipIf(!isReady).each(places)(`in $label, seed ${seed}`, (place) => {
       expect(findings.filter(({ severity }) => severity === "error")).toEqual([]);
       expect(proven).toBe(points);
       expect(differingPages(contentOf(host.path), await host.restored())).toEqual([]);
+      const chain = await listed(destination);
       expect(await restoreOnce(litestream, host.path, join(folder, "official.db"))).toBe(proveLedger(host.path).last);
+
+      // And Litestream can go on where that ended, with merging and retention of its own.
+      await host.end();
+      const hurried = { levels: ["300ms", "900ms", "2s"], l0Retention: "1s", snapshotInterval: "2s" };
+      const successor = Litestream.configured(folder, [{ path: host.path, place: replica.litestream }], hurried)!;
+      ledger = startLedger(host.path);
+      successor.start();
+      await Bun.sleep(5000);
+      await end(ledger);
+      expect(await successor.stop()).not.toMatch(/level=(ERROR|WARN)/);
+      expect(await restoreOnce(litestream, host.path, join(folder, "official.db"))).toBe(proveLedger(host.path).last);
+      const merged = (await listed(destination)).files.filter((file) => file.level === 3);
+      expect(restorePoints(merged).at(-1)).toBeGreaterThan(restorePoints(chain.files).at(-1)!);
     } finally {
       await end(ledger);
       await care.stop();
