@@ -162,11 +162,12 @@ export class Caretaker {
       if (planned === null) break;
       const startedMs = monotonicMs();
       const keys = layoutRules(layout, this.#destination.capabilities);
-      const entry = await mergeIncrements(this.#destination, keys, name, planned, folder, this.#stop.signal);
+      const { files, entry } = await mergeIncrements(this.#destination, keys, name, planned, folder, this.#stop.signal);
+      care.replace(files, entry, planned.level);
+      if (entry === null) continue;
       merges.add({ database: name });
       source.listInManifest(entry);
-      care.replace(planned, entry);
-      const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: planned.files.length };
+      const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
       logEvent("debug", "merged", { ...fields, durationMs: monotonicMs() - startedMs });
     }
     if (care.front !== null) care.front = rules.dropSettled(care.front, merge, Date.now());
@@ -278,14 +279,15 @@ class Care {
     this.mergeAtMs = this.rules.nextMergeMs(this.front ?? [], policy);
   }
 
-  /** The files of a run have become one. */
-  replace(
-    { files, level }: { files: readonly FrontFile[]; level: number },
-    { key, minTxid, maxTxid, sizeBytes, createdAtMs }: ManifestEntry,
-  ): void {
+  /** The files of a run have become one of `level`; or they stay as they are, and are not looked at again. */
+  replace(files: readonly FrontFile[], entry: ManifestEntry | null, level: number): void {
     const at = this.front?.indexOf(files[0]!) ?? -1;
-    const merged = { key: `${this.source.name}/${key}`, minTxid, maxTxid, sizeBytes, level, timestampMs: createdAtMs };
-    if (at >= 0) this.front?.splice(at, files.length, merged);
+    if (at < 0) return;
+    this.front?.splice(at, files.length);
+    if (entry === null) return;
+    const { minTxid, maxTxid, sizeBytes, createdAtMs } = entry;
+    const key = `${this.source.name}/${entry.key}`;
+    this.front?.splice(at, 0, { key, minTxid, maxTxid, sizeBytes, level, timestampMs: createdAtMs });
   }
 
   /** What was due is tried again later, and looked up anew. */

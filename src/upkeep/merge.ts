@@ -13,7 +13,16 @@ import { inParallel } from "../destination/limit.ts";
 import { asDiskError, makePrivateFolder, openTempFile, writeFully } from "../durable.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
 import { compactLtx } from "../ltx/compactor.ts";
+import { LtxFileReader } from "../ltx/file-reader.ts";
+import { HEADER_SIZE } from "../ltx/format.ts";
 import type { FrontFile, Superseded } from "./merge-plan.ts";
+
+export interface Merged {
+  /** What was merged: as many of the files, from the first on, as have one page size. */
+  files: readonly FrontFile[];
+  /** Null if that is a single one, which the layout leaves as it is. */
+  entry: ManifestEntry | null;
+}
 
 /**
  * Puts the merged file there. `folder` is for temporary files, and emptied. Throws LtxError or E_CHAIN_GAP if the files do not
@@ -23,17 +32,21 @@ export async function mergeIncrements(
   destination: Destination,
   rules: LayoutRules,
   name: string,
-  { files, level }: { files: readonly FrontFile[]; level: number },
+  planned: { files: readonly FrontFile[]; level: number },
   folder: string,
   signal: AbortSignal,
-): Promise<ManifestEntry> {
-  const { minTxid } = files[0]!;
-  const { maxTxid } = files.at(-1)!;
-  const key = rules.mergedKey(name, { minTxid, maxTxid }, level);
+): Promise<Merged> {
   try {
     emptyFolder(folder);
-    const parts = files.map((_, i) => join(folder, `${i}.ltx`));
-    const metadata = await fetchAll(destination, files, parts, signal);
+    const fetched = planned.files.map((_, i) => join(folder, `${i}.ltx`));
+    const metadata = await fetchAll(destination, planned.files, fetched, signal);
+    const parts = ofOnePageSize(fetched);
+    const files = planned.files.slice(0, parts.length);
+    metadata.length = parts.length;
+    const { minTxid } = files[0]!;
+    const { maxTxid } = files.at(-1)!;
+    const key = rules.mergedKey(name, { minTxid, maxTxid }, planned.level);
+    if (key === files[0]!.key) return { files, entry: null };
     const path = join(folder, "merged.ltx");
     const { header, trailer, sizeBytes, sha256 } = await writeMerged(parts, path);
     signal.throwIfAborted();
@@ -48,7 +61,7 @@ export async function mergeIncrements(
     const result = await destination.write(key, source, { condition: "absent", ...attributes, signal });
     // A crash, or a lost answer: the same parts give the same bytes.
     if (result.kind === "refused") await requireSame(destination, key, { minTxid, maxTxid, sha256 }, signal);
-    return {
+    const entry: ManifestEntry = {
       key: key.slice(name.length + 1),
       kind: "increment",
       minTxid,
@@ -59,6 +72,7 @@ export async function mergeIncrements(
       preChecksum: checksums.pre,
       postChecksum: checksums.post,
     };
+    return { files, entry };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -129,6 +143,17 @@ async function fetchAll(
     }
   });
   return metadata;
+}
+
+/** The first of the files, up to where a VACUUM gave the database pages of another size. */
+function ofOnePageSize(paths: readonly string[]): readonly string[] {
+  const sizes = paths.map((path) => {
+    const reader = new LtxFileReader(path, HEADER_SIZE);
+    reader.close();
+    return reader.header.pageSize;
+  });
+  const end = sizes.findIndex((size) => size !== sizes[0]);
+  return end < 0 ? paths : paths.slice(0, end);
 }
 
 async function writeMerged(parts: readonly string[], path: string) {
