@@ -121,7 +121,6 @@ export class Staging {
   readonly #commits: number;
   readonly #hasher = new Bun.CryptoHasher("sha256");
   readonly #onCommit: (file: OutboxFile) => void;
-
   /** Its final name; null until that is known. */
   #path: string | null = null;
 
@@ -134,7 +133,7 @@ export class Staging {
   ) {
     this.#folder = folder;
     this.#rules = rules;
-    this.#temp = join(folder, `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.tmp`);
+    this.#temp = join(folder, `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.ltx.tmp`);
     this.#header = header;
     this.#commits = commits;
     this.#onCommit = onCommit;

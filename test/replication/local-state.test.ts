@@ -221,7 +221,7 @@ describe("a crash", () => {
       renames++;
       const path = step.slice("rename ".length);
       // A file of the outbox gets the rest of its name when all of it is known.
-      expect(steps[i - 1]).toBe(`sync ${path.replace(/\.\d+\.ltx$/, "")}.tmp`);
+      expect(steps[i - 1]).toBe(`sync ${path.replace(/\.\d+\.ltx$/, ".ltx")}.tmp`);
       expect(steps[i + 1]).toBe(`sync ${dirname(path)}`);
       if (basename(path) !== "position.json") continue;
       const before = steps.slice(0, i);
