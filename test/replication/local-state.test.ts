@@ -235,7 +235,7 @@ describe("a crash", () => {
     const host = await liveHost();
     await host.stop();
     const outbox = pathIn(host, "outbox");
-    writeFileSync(join(outbox, "0000000000000002-0000000000000002.1.ltx.tmp"), "half");
+    writeFileSync(join(outbox, "0000000000000002-0000000000000002.ltx.tmp"), "half");
     writeFileSync(pathIn(host, "position.json.tmp"), "{");
     writeFileSync(pathIn(host, "pages.crc.tmp"), "half");
     host.insert();
@@ -523,7 +523,7 @@ describe("what is known of the chain", () => {
       "0000000000000001-0000000000000002.0.ltx",
     ]);
     writeFileSync(join(life.folder, "outbox", "notes.txt"), "not ours");
-    writeFileSync(join(life.folder, "outbox", "0000000000000003-0000000000000003.1.ltx.tmp.index"), "half");
+    writeFileSync(join(life.folder, "outbox", "0000000000000003-0000000000000003.ltx.tmp.index"), "half");
     life.reopen();
     expect(life.state.outbox.files.map(told)).toEqual(staged);
     const onDisk = () => life.state.outbox.files.reduce((sum, { path }) => sum + statSync(path).size, 0);
