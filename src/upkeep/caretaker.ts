@@ -3,7 +3,7 @@
  * retention. One thing at a time for the whole process, and nothing at all for databases that are idle.
  */
 import { readChains } from "../chain/chain.ts";
-import { layoutRules } from "../chain/layout-rules.ts";
+import { type LayoutRules, layoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import { monotonicMs } from "../clock.ts";
@@ -66,7 +66,8 @@ export class Caretaker {
     const { compactIntervalMs } = policy;
     // Spread over the interval, so that a thousand databases are not pruned at once.
     const pruneAtMs = compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
-    const care = new Care(source, folder, policy, pruneAtMs);
+    const layout = layoutRules(policy.layout, this.#destination.capabilities);
+    const care = new Care(source, folder, policy, layout, pruneAtMs);
     source.onShipped = ({ file: { minTxid, maxTxid, sizeBytes }, key, timestampMs }) =>
       this.#note(care, { key, minTxid, maxTxid, sizeBytes, level: 0, timestampMs });
     this.#schedule.set(care, care.dueMs);
@@ -150,8 +151,8 @@ export class Caretaker {
   }
 
   async #merge(care: Care): Promise<void> {
-    const { merge, layout } = care.policy;
-    const { folder, rules, source } = care;
+    const { merge } = care.policy;
+    const { folder, layout, rules, source } = care;
     const { name } = source;
     if (merge === null) return;
     care.front ??= rules.frontOf(await this.#list(name), merge);
@@ -161,8 +162,8 @@ export class Caretaker {
       const planned = rules.planMerge(care.front, merge, Date.now());
       if (planned === null) break;
       const startedMs = monotonicMs();
-      const keys = layoutRules(layout, this.#destination.capabilities);
-      const { files, entry } = await mergeIncrements(this.#destination, keys, name, planned, folder, this.#stop.signal);
+      const { signal } = this.#stop;
+      const { files, entry } = await mergeIncrements(this.#destination, layout, name, planned, folder, signal);
       care.replace(files, entry, planned.level);
       if (entry === null) continue;
       merges.add({ database: name });
@@ -176,18 +177,13 @@ export class Caretaker {
 
   /** Removes what merged files replaced long enough ago. */
   async #sweep(care: Care): Promise<void> {
-    const { merge, layout } = care.policy;
+    const { merge } = care.policy;
     const { name } = care.source;
     const { signal } = this.#stop;
     if (merge === null) return;
     const superseded = care.rules.planSuperseded(await this.#list(name), merge.keepFineMs, Date.now());
     for (const replaced of superseded) {
-      await requireReplacement(
-        this.#destination,
-        layoutRules(layout, this.#destination.capabilities),
-        replaced,
-        signal,
-      );
+      await requireReplacement(this.#destination, care.layout, replaced, signal);
       const { parts } = replaced;
       const keys = newestFirst(parts).map((file) => file.key);
       dropFromManifest(care.source, keys);
@@ -248,6 +244,7 @@ class Care {
   readonly source: ShippingSource;
   readonly folder: string;
   readonly policy: CarePolicy;
+  readonly layout: LayoutRules;
   readonly rules: UpkeepRules;
   /** The increments that may be merged yet; null until the destination was asked. */
   front: FrontFile[] | null = null;
@@ -256,10 +253,11 @@ class Care {
   pruneAtMs: number;
   failures = 0;
 
-  constructor(source: ShippingSource, folder: string, policy: CarePolicy, pruneAtMs: number) {
+  constructor(source: ShippingSource, folder: string, policy: CarePolicy, layout: LayoutRules, pruneAtMs: number) {
     this.source = source;
     this.folder = folder;
     this.policy = policy;
+    this.layout = layout;
     this.rules = upkeepRules(policy.layout);
     this.pruneAtMs = pruneAtMs;
   }
