@@ -16,7 +16,7 @@ import { Counter } from "../metrics.ts";
 import { Schedule } from "../schedule.ts";
 import { mergeIncrements, requireReplacement } from "./merge.ts";
 import type { FrontFile, MergePolicy } from "./merge-plan.ts";
-import { planPruning, prune, removeFiles } from "./prune.ts";
+import { planPruningOf, prune, removeFiles } from "./prune.ts";
 import { newestFirst, type RetentionPolicy } from "./retention.ts";
 import { type UpkeepRules, upkeepRules } from "./upkeep-rules.ts";
 
@@ -210,12 +210,11 @@ export class Caretaker {
   async #pruneNow({ source, policy }: Care): Promise<void> {
     const { name } = source;
     const { signal } = this.#stop;
-    const pruning = await planPruning(this.#destination, name, policy.retention, Date.now(), signal).catch((error) => {
-      // Nothing was shipped yet.
-      if (error instanceof WalsyncError && error.code === "E_NOT_FOUND") return null;
-      throw error;
-    });
-    if (pruning === null || pruning.keys.length === 0) return;
+    const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
+    // Nothing was shipped yet.
+    if (chain === undefined) return;
+    const pruning = await planPruningOf(this.#destination, chain, policy.retention, Date.now(), signal);
+    if (pruning.keys.length === 0) return;
     dropFromManifest(source, pruning.keys);
     await prune(this.#destination, pruning, signal);
     prunedFiles.add({ database: name }, pruning.keys.length);

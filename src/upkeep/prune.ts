@@ -34,7 +34,18 @@ export async function planPruning(
   nowMs: number,
   signal?: AbortSignal,
 ): Promise<Pruning> {
-  const chain = await readChain(destination, name, signal);
+  return await planPruningOf(destination, await readChain(destination, name, signal), policy, nowMs, signal);
+}
+
+/** As `planPruning`, for what was listed. */
+export async function planPruningOf(
+  destination: Destination,
+  chain: Chain,
+  policy: RetentionPolicy,
+  nowMs: number,
+  signal?: AbortSignal,
+): Promise<Pruning> {
+  const { name } = chain;
   planChain(name, chain.files, null);
   const staying = upkeepRules(chain.layout).mustStay(chain.files);
   const plan = planRetention(chain.files, await dateSnapshots(destination, chain, signal), policy, nowMs, staying);
