@@ -13,9 +13,11 @@ import { contentOf, differingPages } from "../support/databases.ts";
 import { Litestream, type LitestreamRestore } from "../support/litestream.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
+import { interopMatrix, type Tool } from "./matrix.ts";
 import { copyObjects, type SharedReplica, startPlaces } from "./places.ts";
 
 const dir = tempDir();
+const { record } = interopMatrix("walsync-wrote");
 const { places, stop } = await startPlaces();
 const ltx = requireTool("ltx");
 const isReady = requireTool("litestream") !== null && ltx !== null;
@@ -81,6 +83,10 @@ const STEPS: readonly ((host: Host) => void)[] = [
 ];
 
 describe.skipIf(!isReady).each(places)("in $label", (place) => {
+  const { where } = place;
+  const saw = (writer: Tool, reader: Tool, command: string, result: string): void =>
+    record({ writer, where, reader, command, result });
+
   test.each([512, 4096, 65536])(
     "every point of pages of %d bytes is what Litestream restores",
     async (pageSize) => {
@@ -119,6 +125,10 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
         expect([key, run.exitCode, String(run.stderr)]).toEqual([key, 0, ""]);
       }
       destination.close();
+      saw("walsync", "litestream", "restore", "the newest state, byte for byte, pages of 512 to 65536 bytes");
+      saw("walsync", "litestream", "restore -txid", "the state of each txid");
+      saw("walsync", "litestream", "restore -timestamp", "the last state before the time");
+      saw("walsync", "walsync", "restore, verify", "the same bytes; every point proven");
     },
     60_000,
   );
@@ -212,6 +222,12 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
       const destination = await replica.open();
       expect(restorePoints((await readChain(destination, "app")).files).at(-1)).toBeGreaterThan(txid);
       destination.close();
+      saw(
+        "walsync",
+        "litestream",
+        `replicate, of a database that walsync ${how}`,
+        "goes on; both restore what both wrote",
+      );
     },
     60_000,
   );
@@ -258,5 +274,6 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
     await theirTurn();
     await expectAgreed(host, replica, litestream);
     destination.close();
+    saw("litestream", "walsync", "watch --layout litestream", "goes on with its txids; both restore what both wrote");
   }, 60_000);
 });

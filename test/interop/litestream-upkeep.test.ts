@@ -15,9 +15,11 @@ import { contentOf, differingPages } from "../support/databases.ts";
 import { Litestream } from "../support/litestream.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
+import { interopMatrix } from "./matrix.ts";
 import { startPlaces } from "./places.ts";
 
 const dir = tempDir();
+const { record } = interopMatrix("walsync-upkeep");
 const { places, stop } = await startPlaces();
 const isReady = requireTool("litestream") !== null;
 const seed = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 2 ** 30));
@@ -145,6 +147,13 @@ describe.skipIf(!isReady).each(places)(`in $label, seed ${seed}`, (place) => {
       expect(await restoreOnce(litestream, host.path, join(folder, "official.db"))).toBe(proveLedger(host.path).last);
       const merged = (await listed(destination)).files.filter((file) => file.level === 3);
       expect(restorePoints(merged).at(-1)).toBeGreaterThan(restorePoints(chain.files).at(-1)!);
+      const row = { writer: "walsync", where: place.where, reader: "litestream" } as const;
+      record({
+        ...row,
+        command: "restore, while walsync merges and prunes",
+        result: "always a state that was committed",
+      });
+      record({ ...row, command: "replicate, of what walsync merged", result: "goes on merging and pruning" });
     } finally {
       await end(ledger);
       await care.stop();

@@ -4,9 +4,11 @@ import { join } from "node:path";
 import { Host } from "../replication/host.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
+import { interopMatrix } from "./matrix.ts";
 import { type SharedReplica, startPlaces } from "./places.ts";
 
 const dir = tempDir();
+const { record } = interopMatrix("walsync-vfs");
 const extension = requireTool("litestream-vfs.so");
 const { places, stop } = await startPlaces();
 /** The extension asks for new files every second. */
@@ -61,6 +63,8 @@ describe.skipIf(extension === null).each(places)("in $label", (place) => {
       const endMs = performance.now() + PATIENCE_MS;
       while ((await look()) !== itemsOf(host) && performance.now() < endMs) await Bun.sleep(100);
       expect(await look()).toBe(itemsOf(host));
+      const row = { writer: "walsync", where: place.where, reader: "litestream" } as const;
+      record({ ...row, command: "SQLite extension litestream-vfs", result: "every row, and those that come later" });
     } finally {
       child.kill("SIGKILL");
       await child.exited;

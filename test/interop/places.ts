@@ -5,9 +5,11 @@ import type { Destination } from "../../src/destination/destination.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import type { LitestreamPlace } from "../support/litestream.ts";
 import { startVersitygw, type Versitygw } from "../support/versitygw.ts";
+import type { MatrixRow } from "./matrix.ts";
 
 export interface Place {
   label: string;
+  where: MatrixRow["where"];
   /** A new, empty destination below `folder` or in a bucket of its own. */
   begin(folder: string): Promise<SharedReplica>;
 }
@@ -50,6 +52,7 @@ export async function copyObjects(destination: Destination, folder: string): Pro
 
 const DIRECTORY: Place = {
   label: "a directory",
+  where: "directory",
   begin: async (folder) => {
     const url = join(folder, "destination");
     mkdirSync(url, { recursive: true });
@@ -70,6 +73,7 @@ function bucketOf(server: Versitygw): Place {
   const env = { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey };
   return {
     label: "a bucket",
+    where: "bucket",
     begin: async () => {
       const bucket = `interop-${crypto.randomUUID()}`;
       await server.createBucket(bucket);
