@@ -20,6 +20,7 @@ const same = (...names: string[]): Record<string, ConfigKey> =>
 export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, ConfigKey>>>> = {
   s3: same("bucket", "endpoint", "region", "force_path_style", "storage_class", "sse"),
   sync: same(
+    "layout",
     "wal_sync_interval",
     "snapshot_interval",
     "max_changes",

@@ -99,6 +99,11 @@ export class DestinationError extends WalsyncError {
   }
 }
 
+/** An object that was there a moment ago is gone when it is read: pruned or merged meanwhile. */
+export class VanishedError extends DestinationError {
+  override readonly name = "VanishedError";
+}
+
 /** The errno name ("ENOENT") of a file system error, or undefined. */
 export function errnoOf(error: unknown): string | undefined {
   const code = error instanceof Error ? (error as NodeJS.ErrnoException).code : undefined;

@@ -21,6 +21,7 @@ storage_class = "STANDARD_IA"
 sse = "AES256"
 
 [sync]
+layout = "litestream"
 wal_sync_interval = "250ms"
 snapshot_interval = 1800
 max_changes = 5000
@@ -72,6 +73,7 @@ describe("a file", () => {
       forcePathStyle: true,
       storageClass: "STANDARD_IA",
       sse: "AES256",
+      layout: "litestream",
       walSyncInterval: 250,
       snapshotInterval: 1_800_000,
       maxChanges: 5000,
@@ -104,8 +106,8 @@ describe("a file", () => {
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:42" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:46" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:43" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:47" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);

@@ -1,7 +1,7 @@
 /** What a destination holds of one database, or of all of them: listings turned into chains. */
 import type { Destination } from "../destination/destination.ts";
-import { type Layout, parseKey } from "../destination/layout.ts";
-import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
+import { folderOf, type Layout, manifestKey, parseKey, UNNAMED } from "../destination/layout.ts";
+import { LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import {
   decodeHeader,
@@ -13,7 +13,7 @@ import {
   TRAILER_SIZE,
 } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
-import { type ChainFile, restorePoints } from "./plan.ts";
+import { type ChainFile, pointsOf, restorePoints } from "./plan.ts";
 
 /** As much of a file as its key tells. */
 export type NamedFile = Pick<ChainFile, "key" | "minTxid" | "maxTxid">;
@@ -25,17 +25,11 @@ export interface Chain {
   files: ChainFile[];
 }
 
-/** All files of `name`. Throws E_NOT_FOUND if there are none, naming what is there instead. */
+/** All files of `name`. Throws E_NOT_FOUND if there are none, telling what is there instead. */
 export async function readChain(destination: Destination, name: string, signal?: AbortSignal): Promise<Chain> {
-  const [chain] = await readChains(destination, `${name}/`, name, signal);
+  const [chain] = await readChains(destination, folderOf(name), name, signal);
   if (chain !== undefined) return chain;
-  const others: string[] = [];
-  for await (const folder of destination.listFolders("", { signal })) {
-    if (others.push(folder) === SUGGESTED_NAMES) break;
-  }
-  throw new WalsyncError("E_NOT_FOUND", `${name}: expected a database of this name in ${destination.url}, found none`, {
-    hint: others.length === 0 ? "There is nothing at all; check bucket and prefix." : `There is: ${others.join(", ")}`,
-  });
+  throw await notFound(destination, name, signal);
 }
 
 /** The chains of every database below `prefix`, by name; of `only` if given. */
@@ -60,6 +54,8 @@ export async function readChains(
       maxTxid: parsed.maxTxid,
       sizeBytes: object.sizeBytes,
       modifiedAt: object.modifiedAt,
+      storedAt: object.storedAt,
+      level: parsed.layout === "litestream" ? parsed.level : 0,
     });
   }
   return [...chains.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -111,14 +107,14 @@ export async function findTxidAt(
   atMs: number,
   signal?: AbortSignal,
 ): Promise<Txid> {
-  const points = restorePoints(chain.files);
-  const fileOf = (i: number): ChainFile => smallestEndingAt(chain.files, points[i]!);
-  const timestampOf = async (i: number): Promise<number> =>
-    (await readFileHeader(destination, fileOf(i), signal)).timestampMs;
-  const oldestSnapshot = restorePoints(chain.files.filter((file) => file.kind === "snapshot"))[0];
-  let low = oldestSnapshot === undefined ? -1 : points.indexOf(oldestSnapshot);
+  const { restorable, lost } = pointsOf(chain.files);
+  // Those with a gap before them stay: to pass over them would hide it.
+  const points = [...restorable, ...lost].sort((a, b) => (a < b ? -1 : 1));
+  const fileOf = (i: number): ChainFile => firstEndingAt(chain.files, points[i]!);
+  const timestampOf = (i: number): Promise<number> => readTimeOf(destination, chain.files, points[i]!, signal);
+  if (points.length === 0) return restorePoints(chain.files).at(-1)!; // No snapshot at all: the planner tells.
+  let low = 0;
   let high = points.length - 1;
-  if (low < 0) return points[high]!; // No snapshot at all: the planner tells.
   const firstMs = await timestampOf(low);
   if (firstMs > atMs) {
     await verifyFile(destination, fileOf(low), signal);
@@ -137,13 +133,35 @@ export async function findTxidAt(
   return points[low]!;
 }
 
-/** Reads a whole file and checks everything that can be checked about it alone. Throws LtxError. */
-export async function verifyFile(destination: Destination, file: ChainFile, signal?: AbortSignal): Promise<void> {
+/** When the state after `txid`, the end of a file, was captured. Nothing proves the header that tells it. */
+export async function readTimeOf(
+  destination: Destination,
+  files: readonly ChainFile[],
+  txid: Txid,
+  signal?: AbortSignal,
+): Promise<number> {
+  return (await readFileHeader(destination, firstEndingAt(files, txid), signal)).timestampMs;
+}
+
+/** As `readTimeOf`, proven by the checksum of the whole file. Throws LtxError. */
+export async function proveTimeOf(
+  destination: Destination,
+  files: readonly ChainFile[],
+  txid: Txid,
+  signal?: AbortSignal,
+): Promise<number> {
+  return (await verifyFile(destination, firstEndingAt(files, txid), signal)).timestampMs;
+}
+
+/** Reads a whole file and checks everything that can be checked about it alone. Returns its header. Throws LtxError. */
+export async function verifyFile(destination: Destination, file: ChainFile, signal?: AbortSignal): Promise<LtxHeader> {
   const body = await destination.read(file.key, { signal });
   if (body === null) throw vanished(destination, file);
   const decoder = new LtxDecoder({ name: file.key, expectedSizeBytes: file.sizeBytes });
   for await (const chunk of body.chunks) decoder.push(chunk);
-  requireHeaderOfKey(file, decoder.finish().header);
+  const { header } = decoder.finish();
+  requireHeaderOfKey(file, header);
+  return header;
 }
 
 /** Hex sha256 of an object's bytes, for where it is not kept as metadata. */
@@ -155,11 +173,6 @@ export async function hashObject(destination: Destination, file: NamedFile, sign
   return hasher.digest("hex");
 }
 
-/** A listed file that is gone when it is read: pruned or merged meanwhile. */
-export class VanishedError extends DestinationError {
-  override readonly name = "VanishedError";
-}
-
 export function vanished(destination: Destination, file: NamedFile): VanishedError {
   return new VanishedError(`${destination.url}: expected ${file.key} as listed, found it gone`, {
     retryable: true,
@@ -169,11 +182,65 @@ export function vanished(destination: Destination, file: NamedFile): VanishedErr
 
 // --- internal ---
 
-function smallestEndingAt(files: readonly ChainFile[], txid: Txid): ChainFile {
-  return files.filter((file) => file.maxTxid === txid).reduce((a, b) => (b.sizeBytes < a.sizeBytes ? b : a));
+const SUGGESTED_NAMES = 10;
+/** What Litestream 0.3 keeps: https://litestream.io/how-it-works/ */
+const LITESTREAM_03_FOLDER = "generations";
+
+/** Why there is nothing of this name, as far as a short look tells. */
+async function notFound(
+  destination: Destination,
+  name: string,
+  signal: AbortSignal | undefined,
+): Promise<WalsyncError> {
+  const { url } = destination;
+  if ((await foldersIn(destination, folderOf(name), signal)).includes(LITESTREAM_03_FOLDER)) {
+    const found = `a Litestream 0.3 replica: ${folderOf(name)}${LITESTREAM_03_FOLDER}/`;
+    return new WalsyncError("E_NOT_FOUND", `${name}: expected LTX files in ${url}, found ${found}`, {
+      hint: "walsync reads what Litestream 0.5 writes. Restore this one with litestream 0.3.",
+    });
+  }
+  const message = `${name}: expected a database of this name in ${url}, found none`;
+  const others = await foldersIn(destination, "", signal);
+  if (name !== UNNAMED && (await isDatabaseFolder(destination, others, signal))) {
+    return new WalsyncError("E_NOT_FOUND", message, {
+      hint: `The files of one database lie right here. Leave out the last part of the destination, or write "${UNNAMED}" for the name.`,
+    });
+  }
+  return new WalsyncError("E_NOT_FOUND", message, {
+    hint: others.length === 0 ? "There is nothing at all; check bucket and prefix." : `There is: ${others.join(", ")}`,
+  });
 }
 
-const SUGGESTED_NAMES = 10;
+async function foldersIn(destination: Destination, prefix: string, signal: AbortSignal | undefined): Promise<string[]> {
+  const folders: string[] = [];
+  for await (const folder of destination.listFolders(prefix, { signal })) {
+    if (folders.push(folder) === SUGGESTED_NAMES) break;
+  }
+  return folders;
+}
+
+/** True if the destination is the folder of one database, where one would expect the folders of several. */
+async function isDatabaseFolder(
+  destination: Destination,
+  folders: readonly string[],
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  if (folders.some((folder) => /^000[0-9]$/.test(folder))) return true;
+  const levels = folders.includes("ltx") ? await foldersIn(destination, "ltx/", signal) : [];
+  if (levels.some((level) => /^[0-9]$/.test(level))) return true;
+  return (await destination.head(manifestKey(UNNAMED), { signal })) !== null;
+}
+
+/**
+ * The file that tells when this state was reached. A snapshot that Litestream takes has the time at which it was taken, which is
+ * later; and the smallest is the cheapest to verify.
+ */
+function firstEndingAt(files: readonly ChainFile[], txid: Txid): ChainFile {
+  const [first] = files
+    .filter((file) => file.maxTxid === txid)
+    .sort((a, b) => a.level - b.level || a.sizeBytes - b.sizeBytes);
+  return first!;
+}
 
 /** For a few bytes: all of them at once. */
 async function readRange(

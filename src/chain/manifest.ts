@@ -5,7 +5,7 @@
  */
 import { hex64, MiB } from "../bytes.ts";
 import type { Destination } from "../destination/destination.ts";
-import { MANIFEST_FILE, manifestKey } from "../destination/layout.ts";
+import { folderOf, manifestKey } from "../destination/layout.ts";
 import { sleep } from "../destination/retry.ts";
 import { DestinationError, messageOf, WalsyncError } from "../errors.ts";
 import type { Txid, TxidRange } from "../ltx/txid.ts";
@@ -55,7 +55,7 @@ export async function readHashes(
   signal?: AbortSignal,
 ): Promise<Map<string, string>> {
   const found = await readManifest(destination, name, signal);
-  return new Map(found?.manifest.files.map((entry) => [`${name}/${entry.key}`, entry.sha256]));
+  return new Map(found?.manifest.files.map((entry) => [`${folderOf(name)}${entry.key}`, entry.sha256]));
 }
 
 /**
@@ -134,7 +134,7 @@ export function parseManifest(text: string, name: string): Manifest {
       files: values.files.map((file: unknown, i) => parseEntry(requireObject(file, `files[${i}]`))),
     };
   } catch (error) {
-    throw new WalsyncError("E_INTEGRITY", `${name}/${MANIFEST_FILE}: expected a manifest, found: ${messageOf(error)}`, {
+    throw new WalsyncError("E_INTEGRITY", `${manifestKey(name)}: expected a manifest, found: ${messageOf(error)}`, {
       hint: "The manifest is only an index. Move it away and run the command again; watch writes a new one.",
       cause: error,
     });

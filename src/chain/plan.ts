@@ -2,6 +2,7 @@
  * Which files rebuild which moment. Pure: the listing comes in, an unbroken chain or an error comes out.
  * A gap is an error for every kind of target: "newest" never silently means "newest before the gap".
  */
+import { SNAPSHOT_LEVEL } from "../destination/layout.ts";
 import { ChainGapError, WalsyncError } from "../errors.ts";
 import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
 
@@ -11,6 +12,22 @@ export interface ChainFile extends TxidRange {
   kind: "snapshot" | "increment";
   sizeBytes: number;
   modifiedAt: Date;
+  /** When the destination took it. */
+  storedAt: Date;
+  /** Of the litestream layout: 0 as shipped, 1 to 8 merged, 9 a snapshot. Always 0 in the other one. */
+  level: number;
+}
+
+/** What the ends of listed files are good for. Each list is ascending, and each end is in one of them. */
+export interface Points {
+  /** Files lead there. */
+  restorable: Txid[];
+  /** Files on the way are gone, and a merged file leads past it: what Litestream leaves when it removes files by age. */
+  merged: Txid[];
+  /** Files on the way are missing, and nothing took their place. */
+  lost: Txid[];
+  /** Before the first snapshot. */
+  stranded: Txid[];
 }
 
 /**
@@ -32,7 +49,8 @@ export function planChain(database: string, files: readonly ChainFile[], target:
 
   const { path, reached } = walk(files, snapshot.maxTxid, goal);
   if (reached === goal) return [snapshot, ...path];
-  if (target !== null && isInsideOnly(files, goal)) throw notARestorePoint(database, files, goal);
+  const isPassed = isInsideOnly(files, goal) || pointsOf(files).merged.includes(goal);
+  if (target !== null && isPassed) throw notARestorePoint(database, files, goal);
   throw gapAfter(database, files, reached);
 }
 
@@ -45,6 +63,42 @@ export function followOn(files: readonly ChainFile[], from: Txid, goal: Txid): C
 /** Every txid that a file ends at, ascending. Whether the chain to it is whole is for `planChain` to say. */
 export function restorePoints(files: readonly ChainFile[]): Txid[] {
   return [...new Set(files.map((file) => file.maxTxid))].sort((a, b) => (a < b ? -1 : 1));
+}
+
+/** Tells restore points from ends of files that nothing leads to any more. */
+export function pointsOf(files: readonly ChainFile[]): Points {
+  const byEnd = Map.groupBy(files, (file) => file.maxTxid);
+  const restorable: Txid[] = [];
+  const merged: Txid[] = [];
+  /** As long as nothing is known to lead past them. */
+  const lost: Txid[] = [];
+  for (const txid of restorePoints(files)) {
+    const reached = restorable.at(-1);
+    const leading = byEnd
+      .get(txid)!
+      .filter((file) => file.kind === "snapshot" || (reached !== undefined && file.minTxid <= reached + 1n));
+    if (leading.length === 0) {
+      lost.push(txid);
+      continue;
+    }
+    restorable.push(txid);
+    for (const { minTxid } of leading.filter(isFromParts)) {
+      while (lost.length > 0 && lost.at(-1)! >= minTxid) merged.push(lost.pop()!);
+    }
+  }
+  const first = restorable[0];
+  const isStranded = (txid: Txid): boolean => first === undefined || txid < first;
+  return {
+    restorable,
+    merged: merged.sort((a, b) => (a < b ? -1 : 1)),
+    lost: lost.filter((txid) => !isStranded(txid)),
+    stranded: lost.filter(isStranded),
+  };
+}
+
+/** True for what was shipped, or merged of that, whole databases included. A snapshot tells nothing of the files before it. */
+export function isFromParts({ kind, level }: Pick<ChainFile, "kind" | "level">): boolean {
+  return kind === "increment" || (level > 0 && level < SNAPSHOT_LEVEL);
 }
 
 // --- internal ---
@@ -102,12 +156,12 @@ function withoutSnapshot(database: string, files: readonly ChainFile[], goal: Tx
 }
 
 function notARestorePoint(database: string, files: readonly ChainFile[], goal: Txid): WalsyncError {
-  const points = restorePoints(files);
+  const points = pointsOf(files).restorable;
   const below = points.findLast((txid) => txid < goal);
   const above = points.find((txid) => txid > goal);
   const near = [below, above].filter((txid) => txid !== undefined).map((txid) => `txid:${txid}`);
   return new WalsyncError("E_NOT_FOUND", `${database}: expected a restore point at txid ${goal}, found none`, {
-    hint: `The nearest are ${near.join(" and ")}.`,
+    hint: near.length === 0 ? undefined : `The nearest are ${near.join(" and ")}.`,
   });
 }
 

@@ -1,7 +1,7 @@
 /** `walsync compact`: deletes what retention does not keep; without --force it only shows what that would be. */
 import { readChains } from "../chain/chain.ts";
 import { defineWalsyncCommand } from "../cli/command.ts";
-import { requireName } from "../destination/layout.ts";
+import { requireListedName } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
 import type { Pruning } from "../upkeep/prune.ts";
@@ -36,7 +36,7 @@ export default defineWalsyncCommand({
     if ((name === undefined) !== flags.all) {
       throw new WalsyncError("E_USAGE", "compact: expected a name or --all, found both or neither");
     }
-    if (name !== undefined) requireName(name);
+    if (name !== undefined) requireListedName(name);
     const { hourly, daily, weekly, monthly, pointInTime } = flags;
     const policy = requireRetention("compact", { hourly, daily, weekly, monthly, pointInTimeMs: pointInTime });
     const destination = await destinationOf(flags, env, signal);
@@ -49,8 +49,10 @@ export default defineWalsyncCommand({
         const nowMs = Date.now();
         const pruning = await planPruning(destination, each, policy, nowMs, signal);
         prunings.push(pruning);
-        if (flags.force) await prune(destination, pruning, signal);
-        if (!flags.json) printPruning(pruning, flags.force, nowMs);
+        if (flags.force && !flags.all) requireOurLayout(pruning);
+        const isDeleted = flags.force && pruning.layout === "walsync";
+        if (isDeleted) await prune(destination, pruning, signal);
+        if (!flags.json) printPruning(pruning, isDeleted, nowMs);
       }
       if (flags.json) printJson({ deleted: flags.force, databases: prunings.map(toJson) });
       else if (names.length === 0) print(`${destination.url}: no databases`);
@@ -60,7 +62,18 @@ export default defineWalsyncCommand({
   },
 });
 
-function printPruning({ name, plan, keys, sizeBytes }: Pruning, force: boolean, nowMs: number): void {
+/**
+ * Litestream judges its position by the files that are there, and runs its own retention: whatever else deletes files below a
+ * running one may leave it with a gap that it does not notice.
+ */
+function requireOurLayout({ name, layout }: Pruning): void {
+  if (layout === "walsync") return;
+  throw new WalsyncError("E_CONFIG", `${name}: expected the walsync layout to delete files in, found ${layout}`, {
+    hint: "Let the tool that writes it prune it: snapshot.retention in litestream.yml. Without --force this shows what there is.",
+  });
+}
+
+function printPruning({ name, layout, plan, keys, sizeBytes }: Pruning, force: boolean, nowMs: number): void {
   const rows = plan.snapshots.map(({ file, timestampMs, keptFor }) => [
     `txid:${file.maxTxid}`,
     new Date(timestampMs).toISOString(),
@@ -75,7 +88,9 @@ function printPruning({ name, plan, keys, sizeBytes }: Pruning, force: boolean, 
   const files = `${keys.length} ${keys.length === 1 ? "file" : "files"}, ${formatBytes(sizeBytes)}`;
   if (keys.length === 0) print(`${name}: nothing to delete`);
   else if (force) print(`${name}: deleted ${files}`);
-  else print(`${name}: would delete ${files}; do it with --force`);
+  else if (layout === "walsync") print(`${name}: would delete ${files}; do it with --force`);
+  else
+    print(`${name}: by this policy ${files} would go; in the layout ${layout} that is left to the tool that writes it`);
 }
 
 function toJson({ name, plan, keys, sizeBytes }: Pruning) {

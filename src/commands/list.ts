@@ -1,5 +1,5 @@
 /** `walsync list`: which databases there are, and from when to when each can be restored. */
-import { type Chain, readChains, readFileHeader } from "../chain/chain.ts";
+import { type Chain, readChains, readTimeOf } from "../chain/chain.ts";
 import { restorePoints } from "../chain/plan.ts";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -54,10 +54,8 @@ const AT_ONCE = 8;
 async function describe(destination: Destination, chain: Chain, signal: AbortSignal): Promise<ListedDatabase> {
   const { files } = chain;
   const snapshots = files.filter((file) => file.kind === "snapshot");
-  const timeOf = async (txid: Txid): Promise<string> => {
-    const file = files.find((candidate) => candidate.maxTxid === txid)!;
-    return new Date((await readFileHeader(destination, file, signal)).timestampMs).toISOString();
-  };
+  const timeOf = async (txid: Txid): Promise<string> =>
+    new Date(await readTimeOf(destination, files, txid, signal)).toISOString();
   const txid = restorePoints(files).at(-1)!;
   const oldest = restorePoints(snapshots)[0];
   return {

@@ -1,6 +1,6 @@
 /** `walsync restore`: a database from its files, as it was at any moment. */
 import { defineWalsyncCommand } from "../cli/command.ts";
-import { requireName } from "../destination/layout.ts";
+import { requireListedName } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
 import type { RestoreTarget } from "../restore/restore.ts";
@@ -33,7 +33,7 @@ export default defineWalsyncCommand({
   ],
   async run({ flags, positionals, env, signal }) {
     const target = parsePointInTime(flags.pointInTime);
-    requireName(positionals.name);
+    requireListedName(positionals.name);
     const destination = await destinationOf(flags, env, signal);
     const { restoreDatabase } = await import("../restore/restore.ts");
     const startedMs = Date.now();

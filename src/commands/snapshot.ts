@@ -6,13 +6,14 @@ import { DestinationError, WalsyncError } from "../errors.ts";
 import { formatDuration, print, printJson, progress } from "../log.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
-import { STATE_FLAGS } from "./watch-settings.ts";
+import { LAYOUT_FLAG, STATE_FLAGS } from "./watch-settings.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "snapshot", description: "Ship a snapshot of one database, and what led to it" },
   positionals: { database: { required: true, description: "the database file, or name=file" } },
   flags: {
     ...DESTINATION_FLAGS,
+    ...LAYOUT_FLAG,
     ...STATE_FLAGS,
     json: { type: "boolean", description: "print the result as JSON" },
   },
@@ -38,6 +39,7 @@ export default defineWalsyncCommand({
       path,
       name,
       destination,
+      layout: flags.layout,
       stateFolder: stateFolderOf(path, flags.stateDir),
       policy: {
         syncIntervalMs: 0,

@@ -2,7 +2,7 @@
 import { readChains } from "../chain/chain.ts";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import type { Destination } from "../destination/destination.ts";
-import { requireName } from "../destination/layout.ts";
+import { requireListedName } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, print, printJson, progress } from "../log.ts";
 import type { Finding } from "../upkeep/findings.ts";
@@ -29,7 +29,7 @@ export default defineWalsyncCommand({
     if ((name === undefined) !== flags.all) {
       throw new WalsyncError("E_USAGE", "verify: expected a name or --all, found both or neither");
     }
-    if (name !== undefined) requireName(name);
+    if (name !== undefined) requireListedName(name);
     const destination = await destinationOf(flags, env, signal);
     try {
       const names =

@@ -1,5 +1,6 @@
 /** What `watch` can be told, on the command line or in walsync.toml, and the policies that it means. */
 import type { SettingValues } from "../config.ts";
+import { SNAPSHOT_LEVEL } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { CarePolicy } from "../upkeep/caretaker.ts";
@@ -17,8 +18,19 @@ export const STATE_FLAGS = {
   "enable-wal": { type: "boolean", description: "switch databases in another journal mode to WAL" },
 } as const;
 
+/** Of the commands that write to a destination. */
+export const LAYOUT_FLAG = {
+  layout: {
+    type: "choice",
+    choices: ["walsync", "litestream"],
+    default: "walsync",
+    description: "how files are laid out at the destination; Litestream reads and continues its own",
+  },
+} as const;
+
 export const WATCH_FLAGS = {
   ...DESTINATION_FLAGS,
+  ...LAYOUT_FLAG,
   "wal-sync-interval": {
     type: "duration",
     default: "1",
@@ -135,6 +147,7 @@ export function replicationPolicyOf(settings: WatchSettings): ReplicationPolicy 
 /** Throws E_USAGE for a retention that keeps nothing. */
 export function carePolicyOf(settings: WatchSettings): CarePolicy {
   return {
+    layout: settings.layout,
     merge: mergePolicyOf(settings),
     retention: requireRetention("watch", {
       hourly: settings.retainHourly,
@@ -157,8 +170,17 @@ const FENCE_FACTOR = 4;
  */
 const KEEP_FINE_MIN_MS = 3_600_000;
 
-function mergePolicyOf({ merge, mergeKeepFine }: WatchSettings): MergePolicy | null {
+function mergePolicyOf({ layout, merge, mergeKeepFine }: WatchSettings): MergePolicy | null {
   if (merge.length === 0) return null;
+  if (layout === "litestream" && merge.length >= SNAPSHOT_LEVEL) {
+    throw new WalsyncError(
+      "E_USAGE",
+      `--merge: expected at most ${SNAPSHOT_LEVEL - 1} windows, found ${merge.length}`,
+      {
+        hint: "The litestream layout has a level for each, and no more.",
+      },
+    );
+  }
   if (mergeKeepFine < KEEP_FINE_MIN_MS) {
     throw new WalsyncError("E_USAGE", "--merge-keep-fine: expected at least 1h, found less", {
       hint: "A watch that pauses must find its newest increments again.",

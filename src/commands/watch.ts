@@ -55,6 +55,7 @@ export default defineWalsyncCommand({
         path: database.path,
         name: database.name,
         destination,
+        layout: settingsOf(database).layout,
         stateFolder: folderOf(database.path),
         policy: replicationPolicyOf(settingsOf(database)),
         ready: ready.promise,

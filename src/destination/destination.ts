@@ -7,10 +7,14 @@
  * when it was aborted.
  */
 
+import type { LevelFolders } from "./layout.ts";
+
 export interface ObjectInfo {
   key: string;
   sizeBytes: number;
   modifiedAt: Date;
+  /** When the destination took it. As `modifiedAt`, but for a directory, where that one may have been chosen. */
+  storedAt: Date;
   /** Opaque version of the content, for `ifMatch`. */
   etag: string;
 }
@@ -37,6 +41,8 @@ export type WriteSource = { kind: "bytes"; bytes: Uint8Array } | { kind: "file";
 
 export interface WriteOptions {
   metadata?: Record<string, string>;
+  /** The file's own time, in a directory. A bucket keeps the time of the upload. Not for a key that is written again. */
+  modifiedAt?: Date;
   /** "absent": only if the key does not exist yet. `{ etag }`: only if it still has this content. Else: replace. */
   condition?: "absent" | { etag: string };
   signal?: AbortSignal | undefined;
@@ -65,6 +71,8 @@ export interface ReadOptions {
 export interface Capabilities {
   /** User metadata is stored with each object. */
   metadata: boolean;
+  /** Which of its two ways to name level folders Litestream has for a place of this kind. */
+  levelFolders: LevelFolders;
 }
 
 export interface Destination {

@@ -19,8 +19,7 @@ import { LOCK_FILE_PREFIX, TEMP_FILE_PREFIX } from "./keys.ts";
  */
 export async function writeAtomically(
   path: string,
-  condition: WriteOptions["condition"],
-  signal: AbortSignal | undefined,
+  { condition, modifiedAt, signal }: Pick<WriteOptions, "condition" | "modifiedAt" | "signal">,
   fill: (file: FileHandle) => Promise<void>,
 ): Promise<Stats | null> {
   // Looking first spares the copy; `publish` decides.
@@ -30,7 +29,8 @@ export async function writeAtomically(
     let stats: Stats;
     try {
       await fill(file);
-      await stampVersion(file);
+      if (modifiedAt === undefined) await stampVersion(file);
+      else await file.utimes(modifiedAt, modifiedAt);
       await file.sync();
       stats = await file.stat();
     } finally {

@@ -54,7 +54,7 @@ const CHUNK_SIZE = 256 * KiB;
 
 export class DirectoryDestination implements Destination {
   readonly url: string;
-  readonly capabilities: Capabilities = { metadata: false };
+  readonly capabilities: Capabilities = { metadata: false, levelFolders: "directory" };
   readonly #root: string;
   /** Folders that were cleared of stale temporary files: once in a process is enough. */
   readonly #cleared = new Set<string>();
@@ -137,7 +137,7 @@ export class DirectoryDestination implements Destination {
 
   async write(key: string, source: WriteSource, options: WriteOptions = {}): Promise<WriteResult> {
     requireKey(this.url, key);
-    const { condition, signal } = options;
+    const { signal } = options;
     signal?.throwIfAborted();
     try {
       await this.#refuseLinkedFolders(key);
@@ -146,9 +146,7 @@ export class DirectoryDestination implements Destination {
         await removeStaleTemporaries(folder);
         this.#cleared.add(folder);
       }
-      const stats = await writeAtomically(this.#path(key), condition, signal, (file) =>
-        copyInto(file, source, options),
-      );
+      const stats = await writeAtomically(this.#path(key), options, (file) => copyInto(file, source, options));
       return stats === null ? { kind: "refused" } : { kind: "written", etag: etagOf(stats) };
     } catch (error) {
       if (signal?.aborted && error === signal.reason) throw error;
@@ -357,7 +355,7 @@ const HINTS: Partial<Record<string, string>> = {
 };
 
 function infoOf(key: string, stats: Stats): ObjectInfo {
-  return { key, sizeBytes: stats.size, modifiedAt: stats.mtime, etag: etagOf(stats) };
+  return { key, sizeBytes: stats.size, modifiedAt: stats.mtime, storedAt: stats.ctime, etag: etagOf(stats) };
 }
 
 async function copyInto(file: FileHandle, source: WriteSource, options: WriteOptions): Promise<void> {

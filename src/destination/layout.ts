@@ -6,6 +6,7 @@
  *               <name>/ltx/9/0000000000000001-000000000000000c.ltx  level folder in decimal below "ltx", in a directory
  *
  * The folder decides, not the digits: sixteen decimal digits are also sixteen hex digits.
+ * A destination may also be the folder of one database itself; its files then have no name, and are called ".".
  */
 import { assert } from "../assert.ts";
 import { WalsyncError } from "../errors.ts";
@@ -15,10 +16,17 @@ import { keyFault } from "./keys.ts";
 export type Layout = "walsync" | "litestream";
 export type FileKind = "snapshot" | "increment";
 
+/** The prefix, with "/" behind it unless it is empty, that all files of `name` begin with. */
+export function folderOf(name: string): string {
+  return name === UNNAMED ? "" : `${name}/`;
+}
+
 /** Where a litestream level folder lies: `0009/` in a bucket, `ltx/9/` in a directory. */
 export type LevelFolders = "bucket" | "directory";
 
 export const SNAPSHOT_LEVEL = 9;
+/** Name of the database whose files lie right at the destination, as when somebody gives a replica's own path. */
+export const UNNAMED = ".";
 export const MANIFEST_FILE = "manifest.json";
 
 /** What the key of an LTX file says. */
@@ -38,29 +46,30 @@ export type LtxKeyParts = TxidRange & { name: string } & (
 export function formatKey(parts: LtxKeyParts): string {
   const { name, minTxid, maxTxid } = parts;
   assert(minTxid >= 1n && maxTxid >= minTxid && maxTxid <= U64_MAX, "a txid range is 1 <= min <= max");
-  if (parts.layout === "walsync") return `${name}/${formatDecimal(minTxid)}-${formatDecimal(maxTxid)}.ltx`;
+  if (parts.layout === "walsync") return `${folderOf(name)}${formatDecimal(minTxid)}-${formatDecimal(maxTxid)}.ltx`;
   return `${levelPrefix(name, parts.level, parts.folders)}${formatTxid(minTxid)}-${formatTxid(maxTxid)}.ltx`;
 }
 
 /** The prefix, with "/" behind it, of one level of the litestream layout. */
 export function levelPrefix(name: string, level: number, folders: LevelFolders): string {
   assert(Number.isInteger(level) && level >= 0 && level <= SNAPSHOT_LEVEL, "a level is 0 to 9");
-  return folders === "bucket" ? `${name}/${level.toString(16).padStart(4, "0")}/` : `${name}/ltx/${level}/`;
+  const folder = folders === "bucket" ? level.toString(16).padStart(4, "0") : `ltx/${level}`;
+  return `${folderOf(name)}${folder}/`;
 }
 
 export function manifestKey(name: string): string {
-  return `${name}/${MANIFEST_FILE}`;
+  return `${folderOf(name)}${MANIFEST_FILE}`;
 }
 
 /** Null for keys that are not ours: a destination may hold other people's files. */
 export function parseKey(key: string): ParsedKey | null {
   const slash = key.lastIndexOf("/");
-  if (slash <= 0) return null;
-  const folder = key.slice(0, slash);
+  if (slash === 0) return null;
+  const folder = slash === -1 ? UNNAMED : key.slice(0, slash);
   const fileName = key.slice(slash + 1);
   const leveled = BUCKET_LEVEL.exec(folder) ?? DIRECTORY_LEVEL.exec(folder);
   if (leveled === null) {
-    if (nameFault(folder) !== null) return null;
+    if (listedNameFault(folder) !== null) return null;
     if (fileName === MANIFEST_FILE) return { is: "manifest", name: folder };
     const range = parseRange(fileName, DECIMAL_FILE, "");
     if (range === null) return null;
@@ -74,10 +83,10 @@ export function parseKey(key: string): ParsedKey | null {
       kind: range.minTxid === 1n ? "snapshot" : "increment",
     };
   }
-  const name = leveled[1] ?? "";
+  const name = leveled[1] ?? UNNAMED;
   const level = Number(leveled[2]);
   const range = parseRange(fileName, HEX_FILE, "0x");
-  if (range === null || nameFault(name) !== null) return null;
+  if (range === null || listedNameFault(name) !== null) return null;
   return {
     is: "ltx",
     ...range,
@@ -105,7 +114,21 @@ export function nameFault(name: string): string | null {
 
 /** Throws `WalsyncError` E_USAGE unless `name` can be a database's name. */
 export function requireName(name: string): void {
-  const fault = nameFault(name);
+  requireFaultless(name, nameFault(name));
+}
+
+/** As `requireName`, for whoever reads: "." is a name that can be listed, and none that can be given. */
+export function requireListedName(name: string): void {
+  requireFaultless(name, listedNameFault(name));
+}
+
+// --- internal ---
+
+function listedNameFault(name: string): string | null {
+  return name === UNNAMED ? null : nameFault(name);
+}
+
+function requireFaultless(name: string, fault: string | null): void {
   if (fault === null) return;
   throw new WalsyncError(
     "E_USAGE",
@@ -116,14 +139,12 @@ export function requireName(name: string): void {
   );
 }
 
-// --- internal ---
-
 const U64_MAX = (1n << 64n) - 1n;
 /** Leaves room in S3's 1024 bytes for a prefix and the file. */
 const NAME_BYTES_MAX = 512;
 
-const BUCKET_LEVEL = /^(.+)\/000([0-9])$/s;
-const DIRECTORY_LEVEL = /^(.+)\/ltx\/([0-9])$/s;
+const BUCKET_LEVEL = /^(?:(.+)\/)?000([0-9])$/s;
+const DIRECTORY_LEVEL = /^(?:(.+)\/)?ltx\/([0-9])$/s;
 const BUCKET_LEVEL_SEGMENT = /(^|\/)000[0-9]$/;
 const DIRECTORY_LEVEL_SEGMENTS = /(^|\/)ltx\/[0-9]$/;
 const DECIMAL_FILE = /^([0-9]{8,20})-([0-9]{8,20})\.ltx$/;

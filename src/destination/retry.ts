@@ -6,7 +6,7 @@
  */
 import { assert } from "../assert.ts";
 import { MiB } from "../bytes.ts";
-import { DestinationError } from "../errors.ts";
+import { DestinationError, VanishedError } from "../errors.ts";
 import { readOnce, resolveRange } from "./chunks.ts";
 import type { Destination, ListOptions, ObjectBody, ObjectInfo, ReadOptions } from "./destination.ts";
 import { compareKeys } from "./keys.ts";
@@ -74,6 +74,13 @@ export function withRetry(destination: Destination, options: RetryOptions = {}):
 }
 
 // --- internal ---
+
+function isSameMetadata(a: ObjectBody, b: ObjectBody): boolean {
+  const names = Object.keys(a.metadata);
+  return (
+    names.length === Object.keys(b.metadata).length && names.every((name) => a.metadata[name] === b.metadata[name])
+  );
+}
 
 /** Counts the failures of one operation and sleeps after each. */
 class Backoff {
@@ -221,15 +228,15 @@ class RetryingDestination implements Destination {
 
     const resume = async (): Promise<AsyncIterator<Uint8Array>> => {
       const body = await this.#inner.read(key, { ...options, range: { first: position, last: range.end - 1 } });
-      if (body !== null && body.etag === first.etag && body.sizeBytes === first.sizeBytes) {
-        return body.chunks[Symbol.asyncIterator]();
-      }
+      const isStill = body !== null && body.sizeBytes === first.sizeBytes && isSameMetadata(body, first);
+      // Before the first byte another version is as good, if all that was told of the first is true of it: Litestream sets the
+      // time of a file after it gave it its name.
+      if (isStill && (body.etag === first.etag || position === range.first)) return body.chunks[Symbol.asyncIterator]();
       await body?.chunks[Symbol.asyncIterator]().return?.();
-      const found = body === null ? "that it is gone" : "that it was replaced";
-      throw new DestinationError(`${this.url}/${key}: expected the rest from byte ${position}, found ${found}`, {
-        retryable: false,
-        hint: "Another process changed the object while it was read; start again.",
-      });
+      const expected = `${this.url}/${key}: expected the rest from byte ${position}`;
+      const detail = { retryable: false, hint: "Another process changed the object while it was read; start again." };
+      if (body === null) throw new VanishedError(`${expected}, found that it is gone`, detail);
+      throw new DestinationError(`${expected}, found that it was replaced`, detail);
     };
 
     return readOnce(

@@ -37,7 +37,7 @@ import { S3Uploader } from "./s3-upload.ts";
 
 export class S3Destination implements Destination {
   readonly url: string;
-  readonly capabilities: Capabilities = { metadata: true };
+  readonly capabilities: Capabilities = { metadata: true, levelFolders: "bucket" };
   readonly #requests: S3Requests;
   readonly #uploader: S3Uploader;
   /** Some answers of 404 do not say what is missing, the bucket or the key; this remembers that the bucket was seen. */
@@ -65,12 +65,8 @@ export class S3Destination implements Destination {
         const key = (entry.Key ?? "").slice(keyPrefix.length);
         // Some tools mark folders with an empty object whose key ends with "/". No key of ours does.
         if (key === "" || key.endsWith("/")) continue;
-        yield {
-          key,
-          sizeBytes: entry.Size ?? 0,
-          modifiedAt: entry.LastModified ?? new Date(0),
-          etag: entry.ETag ?? "",
-        };
+        const storedAt = entry.LastModified ?? new Date(0);
+        yield { key, sizeBytes: entry.Size ?? 0, modifiedAt: storedAt, storedAt, etag: entry.ETag ?? "" };
       }
     }
   }
@@ -314,5 +310,6 @@ function headOf(
 ): ObjectHead {
   const metadata: Record<string, string> = {};
   for (const [name, value] of Object.entries(output.Metadata ?? {})) metadata[name.toLowerCase()] = value;
-  return { key, sizeBytes, modifiedAt: output.LastModified ?? new Date(0), etag: output.ETag ?? "", metadata };
+  const storedAt = output.LastModified ?? new Date(0);
+  return { key, sizeBytes, modifiedAt: storedAt, storedAt, etag: output.ETag ?? "", metadata };
 }

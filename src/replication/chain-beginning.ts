@@ -23,7 +23,7 @@ export function chainBeginning(
   }
   if (plan.kind !== "take-over" || remote === null) return null;
   return async (options) => {
-    const found = await readManifest(destination, name, stop.signal);
+    const found = state.outbox.rules.hasManifest ? await readManifest(destination, name, stop.signal) : null;
     const lineage = found?.manifest.lineage ?? identity.lineage;
     const file = await takeOver(database, state, { ...identity, lineage }, remote, options);
     const { txid } = state.position!.captured;

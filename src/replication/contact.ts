@@ -3,8 +3,10 @@
  * the end of the chain would mint txids twice.
  */
 import { readChains, readFileEnds } from "../chain/chain.ts";
+import type { LayoutRules } from "../chain/layout-rules.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
+import type { Layout } from "../destination/layout.ts";
 import { ChainGapError, WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 import type { Position } from "./position.ts";
@@ -12,8 +14,11 @@ import type { Position } from "./position.ts";
 /** The last transaction at the destination. */
 export interface RemoteEnd {
   txid: Txid;
-  /** Database checksum after it. */
-  checksum: bigint;
+  /**
+   * Database checksum after it; 0 if it is not one of our files and has none. Null if the destination cannot tell, not even
+   * of files of ours.
+   */
+  checksum: bigint | null;
   timestampMs: number;
   pageSize: number;
   /** The newest snapshot, and when it was written; 0 if there is none. */
@@ -35,30 +40,25 @@ export type ContactPlan =
   /** Somebody else went on with the chain. */
   | { kind: "fenced" };
 
-/** Null if there is nothing of `name` at the destination. */
+/** Null if there is nothing of `name` at the destination. Throws E_CONFIG if what is there has another layout. */
 export async function readRemoteEnd(
   destination: Destination,
   name: string,
+  rules: LayoutRules,
   signal?: AbortSignal,
 ): Promise<RemoteEnd | null> {
   const [chain] = await readChains(destination, `${name}/`, name, signal);
   if (chain === undefined) return null;
-  if (chain.layout !== "walsync") {
-    throw new WalsyncError(
-      "E_CONFIG",
-      `${name}: expected the walsync layout at ${destination.url}, found ${chain.layout}`,
-      {
-        hint: "Give the database another name with name=path, or another prefix.",
-      },
-    );
-  }
-  const last = chain.files.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
-  const { header, trailer } = await readFileEnds(destination, last, signal);
+  if (chain.layout !== rules.layout) throw otherLayout(name, destination.url, rules.layout, chain.layout);
+  // Any level may reach furthest: the txids of all of them are taken. Of those that end together the one as shipped tells most.
+  const last = chain.files.reduce((a, b) => (reachesFurther(b, a) ? b : a));
+  const ends = await readFileEnds(destination, last, signal);
+  const { header } = ends;
   const snapshots = chain.files.filter((file) => file.kind === "snapshot");
   const snapshot = snapshots.length === 0 ? null : snapshots.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
   return {
     txid: last.maxTxid,
-    checksum: trailer.postApplyChecksum,
+    checksum: rules.checksumsOf(ends)?.post ?? null,
     timestampMs: header.timestampMs,
     pageSize: header.pageSize,
     snapshotTxid: snapshot?.maxTxid ?? 0n,
@@ -79,10 +79,9 @@ export function planContact(
   if (remote.txid > captured.txid) return { kind: "fenced" };
   if (remote.txid < shippedTxid) return { kind: "snapshot", reason: "files-missing" };
   // Between the two, the uploads of the outbox find out whose files they are.
-  if (remote.txid === captured.txid && remote.checksum !== captured.checksum) return { kind: "fenced" };
-  if (remote.txid === shippedTxid && checksumAtShipped !== null && remote.checksum !== checksumAtShipped) {
-    return { kind: "fenced" };
-  }
+  const ours =
+    remote.txid === captured.txid ? captured.checksum : remote.txid === shippedTxid ? checksumAtShipped : null;
+  if (ours !== null && remote.checksum !== null && remote.checksum !== ours) return { kind: "fenced" };
   return remote.whole ? { kind: "continue" } : { kind: "snapshot", reason: "chain-gap" };
 }
 
@@ -98,6 +97,16 @@ export function fencedError(name: string, url: string, found: string): WalsyncEr
 }
 
 // --- internal ---
+
+function reachesFurther(file: ChainFile, than: ChainFile): boolean {
+  return file.maxTxid === than.maxTxid ? file.level < than.level : file.maxTxid > than.maxTxid;
+}
+
+function otherLayout(name: string, url: string, expected: Layout, found: Layout): WalsyncError {
+  return new WalsyncError("E_CONFIG", `${name}: expected the ${expected} layout at ${url}, found ${found}`, {
+    hint: `Go on with what is there with --layout ${found}, or give the database another name with name=path.`,
+  });
+}
 
 function isWhole(name: string, files: readonly ChainFile[]): boolean {
   try {

@@ -96,6 +96,7 @@ export class Delivery {
 
   /** Adds an entry to the next manifest. */
   listInManifest(entry: ManifestEntry): void {
+    if (!this.#state.outbox.rules.hasManifest) return;
     this.#unlisted.push(entry);
     // What is dropped here is looked up by the next update, like everything a crash kept out of the manifest.
     if (this.#unlisted.length > UNLISTED_MAX) this.#unlisted.shift();
@@ -163,7 +164,7 @@ export class Delivery {
     }
     for (let failures = 1; ; failures++) {
       try {
-        const remote = await readRemoteEnd(this.#destination, this.#name, signal);
+        const remote = await readRemoteEnd(this.#destination, this.#name, this.#state.outbox.rules, signal);
         this.#reportRecovery();
         this.#knownAtMs = Date.now();
         const plan = planContact(this.#state.position, this.#state.checksumAtShipped(), remote);
@@ -201,8 +202,8 @@ export class Delivery {
       sizeBytes: file.sizeBytes,
       createdAtMs: shipped.timestampMs,
       sha256: shipped.sha256,
-      preChecksum: shipped.preChecksum,
-      postChecksum: shipped.postChecksum,
+      preChecksum: shipped.checksums.pre,
+      postChecksum: shipped.checksums.post,
     });
     this.#events.onShipped(shipped);
     const due = file.minTxid === 1n || monotonicMs() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;

@@ -12,7 +12,7 @@ import { readPages, type WalOverlay } from "../sqlite/page-source.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
 import { nextTurn } from "../turn.ts";
-import type { Outbox, OutboxFile } from "./outbox.ts";
+import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
 import type { PageTable, PageTableWriter } from "./page-table.ts";
 
 /** One commit of a database, held by its pin. */
@@ -74,7 +74,7 @@ export async function stageSnapshot(
   table: PageTableWriter | null,
   options: ScanOptions = {},
 ): Promise<StagedScan> {
-  const header = headerOf(database, state, { minTxid: 1n, maxTxid: txid, preApplyChecksum: 0n, timestampMs });
+  const header = headerOf(database, state, outbox, { minTxid: 1n, maxTxid: txid, preApplyChecksum: 0n, timestampMs });
   const staging = outbox.stage(header, 0);
   try {
     const encodeAll: PageVisitor = (pgno, page, sum) => {
@@ -104,7 +104,7 @@ export async function stageResync(
   table: PageTableWriter | null,
   options: ScanOptions = {},
 ): Promise<{ file: OutboxFile | null; checksum: bigint }> {
-  const header = headerOf(database, state, { minTxid: txid, maxTxid: txid, preApplyChecksum, timestampMs });
+  const header = headerOf(database, state, outbox, { minTxid: txid, maxTxid: txid, preApplyChecksum, timestampMs });
   const staging = outbox.stage(header, 0);
   try {
     const encodeChanged: PageVisitor = (pgno, page, sum) => {
@@ -149,16 +149,14 @@ type PageVisitor = (pgno: number, page: Uint8Array, sum: U64Halves) => void;
 function headerOf(
   database: PinnedDatabase,
   state: PinnedState,
+  { rules }: Outbox,
   range: Pick<LtxHeader, "minTxid" | "maxTxid" | "preApplyChecksum" | "timestampMs">,
 ): LtxHeader {
   return {
     flags: 0,
     pageSize: database.pageSize,
     commit: state.head.commit,
-    walOffset: 0,
-    walSize: 0,
-    salt1: 0,
-    salt2: 0,
+    ...rules.placeOfScan(claimsTxid(range) ? state.cursor : null),
     nodeId: 0n,
     ...range,
   };

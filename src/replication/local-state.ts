@@ -4,20 +4,21 @@
  *
  *   .app.db-walsync/            mode 0700, beside the database or below --state-dir
  *     lock                      held while a process watches the database
- *     <12 hex digits>/          one folder per destination URL and name
+ *     <12 hex digits>/          one folder per destination URL, name and layout
  *       position.json  pages.crc  outbox/
  */
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { assert } from "../assert.ts";
 import { KiB } from "../bytes.ts";
+import type { LayoutRules } from "../chain/layout-rules.ts";
 import { asDiskError, makePrivateFolder, removeFile } from "../durable.ts";
 import { errnoOf } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
-import { claimsTxid, Outbox, OutboxDamage, type OutboxFile } from "./outbox.ts";
+import { claimsTxid, Outbox, OutboxDamage, type OutboxFile, readOutboxEnds } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
 import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
 
@@ -50,12 +51,12 @@ export class LocalState {
   table: PageTable | null = null;
   readonly #folder: string;
 
-  constructor(stateFolder: string, destinationUrl: string, name: string) {
-    this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}`));
+  constructor(stateFolder: string, destinationUrl: string, name: string, rules: LayoutRules) {
+    this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}${rules.stateSuffix}`));
     try {
       makePrivateFolder(this.#folder);
       for (const path of [this.#positionPath, this.#tablePath]) rmSync(`${path}.tmp`, { force: true });
-      this.outbox = new Outbox(join(this.#folder, "outbox"));
+      this.outbox = new Outbox(join(this.#folder, "outbox"), rules);
     } catch (error) {
       throw asDiskError(this.#folder, error);
     }
@@ -109,9 +110,8 @@ export class LocalState {
     if (shippedTxid === captured.txid) return captured.checksum;
     const next = this.outbox.files.find((file) => file.minTxid === shippedTxid + 1n && claimsTxid(file));
     if (next === undefined) return null;
-    const reader = new LtxFileReader(next.path, READ_SIZE);
-    reader.close();
-    return reader.header.preApplyChecksum;
+    // Unknown if what it follows on from was written by another program.
+    return readOutboxEnds(next).checksums.pre || null;
   }
 
   /** Starts a new table; it takes effect with `install`. */
@@ -210,8 +210,9 @@ export class LocalState {
     } finally {
       reader.close();
     }
-    const { header, trailer } = reader;
-    const follows = header.minTxid === before.txid + 1n && header.preApplyChecksum === before.checksum;
+    const { header } = reader;
+    const { checksums } = readOutboxEnds(file);
+    const follows = header.minTxid === before.txid + 1n && checksums.pre === before.checksum;
     if (header.maxTxid !== file.maxTxid || !follows) {
       throw new OutboxDamage(`${file.path}: expected what follows on from txid ${before.txid}, found another file`);
     }
@@ -225,7 +226,7 @@ export class LocalState {
     const walOffset = header.walOffset + header.walSize;
     return {
       txid: header.maxTxid,
-      checksum: trailer.postApplyChecksum,
+      checksum: checksums.post,
       commit: header.commit,
       pageSize: header.pageSize,
       timestampMs: header.timestampMs,

@@ -5,7 +5,8 @@
 import { closeSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { assert } from "../assert.ts";
-import { MiB } from "../bytes.ts";
+import { hex64, MiB } from "../bytes.ts";
+import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
 import {
   asDiskError,
   makePrivateFolder,
@@ -17,6 +18,7 @@ import {
 } from "../durable.ts";
 import { LtxError } from "../errors.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
+import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
 
@@ -27,6 +29,8 @@ export interface OutboxFile extends TxidRange {
   stagedAtMs: number;
   /** SQLite transactions in it; 0 for snapshots and resyncs, which are not made of transactions. */
   commits: number;
+  /** Database checksums, of a layout that keeps them out of its files; else null. */
+  checksums: ChainChecksums | null;
   /** Hex digest of the bytes; null for a file that an earlier process left. */
   sha256: string | null;
 }
@@ -41,17 +45,35 @@ export function isSnapshotAt(range: TxidRange, txid: Txid): boolean {
   return range.minTxid === 1n && range.maxTxid === txid;
 }
 
+/** What header and trailer of a file say, and its name. Throws LtxError. */
+export function readOutboxEnds({ path, checksums }: OutboxFile): OutboxEnds {
+  const reader = new LtxFileReader(path, ENDS_SIZE);
+  reader.close();
+  const { timestampMs, pageSize, preApplyChecksum } = reader.header;
+  const inFile = { pre: preApplyChecksum, post: reader.claimedPostApplyChecksum };
+  return { timestampMs, pageSize, checksums: checksums ?? inFile };
+}
+
+export interface OutboxEnds {
+  timestampMs: number;
+  pageSize: number;
+  checksums: ChainChecksums;
+}
+
 /** A file of the outbox is not what was staged. It was never acknowledged. */
 export class OutboxDamage extends LtxError {}
 
 export class Outbox {
   readonly folder: string;
+  /** Of the destination that the files are staged for. */
+  readonly rules: LayoutRules;
   readonly #files: OutboxFile[];
   #sizeBytes = 0;
 
   /** Opens the folder, and removes what a crash left half written. */
-  constructor(folder: string) {
+  constructor(folder: string, rules: LayoutRules) {
     this.folder = folder;
+    this.rules = rules;
     makePrivateFolder(folder);
     const names = readdirSync(folder);
     for (const name of names) if (name.includes(".tmp")) rmSync(join(folder, name), { force: true });
@@ -70,10 +92,9 @@ export class Outbox {
     return this.#sizeBytes;
   }
 
-  /** Starts a file. Nothing is visible before `Staging.commit`. */
+  /** Starts a file. Its header becomes what the layout wants. Nothing is visible before `Staging.commit`. */
   stage(header: LtxHeader, commits: number): Staging {
-    const name = `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.${commits}.ltx`;
-    return new Staging(join(this.folder, name), header, commits, (file) => {
+    return new Staging(this.folder, this.rules, header, commits, (file) => {
       assert(!this.#files.some(({ path }) => path === file.path), "a file is staged once");
       this.#files.push(file);
       this.#sizeBytes += file.sizeBytes;
@@ -92,24 +113,34 @@ export class Outbox {
 /** One file on its way into the outbox. */
 export class Staging {
   readonly encoder: LtxEncoder;
-  readonly #path: string;
+  readonly #folder: string;
+  readonly #rules: LayoutRules;
   readonly #temp: string;
   readonly #fd: number;
   readonly #header: LtxHeader;
   readonly #commits: number;
   readonly #hasher = new Bun.CryptoHasher("sha256");
   readonly #onCommit: (file: OutboxFile) => void;
+  /** Its final name; null until that is known. */
+  #path: string | null = null;
 
-  constructor(path: string, header: LtxHeader, commits: number, onCommit: (file: OutboxFile) => void) {
-    this.#path = path;
-    this.#temp = `${path}.tmp`;
+  constructor(
+    folder: string,
+    rules: LayoutRules,
+    header: LtxHeader,
+    commits: number,
+    onCommit: (file: OutboxFile) => void,
+  ) {
+    this.#folder = folder;
+    this.#rules = rules;
+    this.#temp = join(folder, `${formatTxid(header.minTxid)}-${formatTxid(header.maxTxid)}.ltx.tmp`);
     this.#header = header;
     this.#commits = commits;
     this.#onCommit = onCommit;
     try {
       this.#fd = openTempFile(this.#temp);
     } catch (error) {
-      throw asDiskError(path, error);
+      throw asDiskError(this.#temp, error);
     }
     let unsynced = 0;
     this.encoder = new LtxEncoder(
@@ -124,31 +155,34 @@ export class Staging {
             unsynced = 0;
           }
         } catch (error) {
-          throw asDiskError(path, error);
+          throw asDiskError(this.#temp, error);
         }
       },
-      header,
+      rules.headerInFile(header),
       { spoolPath: `${this.#temp}.index` },
     );
   }
 
   /** Finishes the file and makes it durable and visible. If it throws, call `abort`. */
   commit(postApplyChecksum: bigint): OutboxFile {
-    this.encoder.finish(postApplyChecksum);
+    const { minTxid, maxTxid, preApplyChecksum } = this.#header;
+    const { checksumsInFiles } = this.#rules;
+    const checksums = checksumsInFiles ? null : { pre: preApplyChecksum, post: postApplyChecksum };
+    this.encoder.finish(checksumsInFiles ? postApplyChecksum : 0n);
+    const named = { minTxid, maxTxid, commits: this.#commits, checksums };
+    const path = join(this.#folder, fileName(named));
+    this.#path = path;
     try {
       syncFile(this.#fd, this.#temp);
-      renameDurably(this.#temp, this.#path);
+      renameDurably(this.#temp, path);
     } catch (error) {
-      throw asDiskError(this.#path, error);
+      throw asDiskError(path, error);
     }
     closeSync(this.#fd);
-    const { minTxid, maxTxid } = this.#header;
     const file: OutboxFile = {
-      path: this.#path,
+      path,
       stagedAtMs: Date.now(),
-      minTxid,
-      maxTxid,
-      commits: this.#commits,
+      ...named,
       sizeBytes: this.encoder.sizeBytes,
       sha256: this.#hasher.digest("hex"),
     };
@@ -161,14 +195,24 @@ export class Staging {
     this.encoder.abort();
     closeSync(this.#fd);
     rmSync(this.#temp, { force: true });
-    rmSync(this.#path, { force: true });
+    if (this.#path !== null) rmSync(this.#path, { force: true });
   }
 }
 
 // --- internal ---
 
-const FILE_NAME = /^([0-9a-f]{16})-([0-9a-f]{16})\.(\d+)\.ltx$/;
+const FILE_NAME = /^([0-9a-f]{16})-([0-9a-f]{16})\.(\d+)(?:\.([0-9a-f]{16})-([0-9a-f]{16}))?\.ltx$/;
 const SYNC_EVERY = 64 * MiB;
+/** Enough for a header or a trailer. */
+const ENDS_SIZE = 128;
+
+/** Checksums that are not part of the file are part of its name: both become durable at once. */
+function fileName({ minTxid, maxTxid, commits, checksums }: NamedInOutbox): string {
+  const beside = checksums === null ? "" : `.${hex64(checksums.pre)}-${hex64(checksums.post)}`;
+  return `${formatTxid(minTxid)}-${formatTxid(maxTxid)}.${commits}${beside}.ltx`;
+}
+
+type NamedInOutbox = Pick<OutboxFile, "minTxid" | "maxTxid" | "commits" | "checksums">;
 
 function describe(folder: string, name: string): OutboxFile | null {
   const match = FILE_NAME.exec(name);
@@ -180,6 +224,7 @@ function describe(folder: string, name: string): OutboxFile | null {
     minTxid: BigInt(`0x${match[1]}`),
     maxTxid: BigInt(`0x${match[2]}`),
     commits: Number(match[3]),
+    checksums: match[4] === undefined ? null : { pre: BigInt(`0x${match[4]}`), post: BigInt(`0x${match[5]}`) },
     sizeBytes: size,
     stagedAtMs: mtimeMs,
     sha256: null,

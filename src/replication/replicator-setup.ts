@@ -1,5 +1,6 @@
 /** What the replicator of one database is given. */
 import type { Destination } from "../destination/destination.ts";
+import type { Layout } from "../destination/layout.ts";
 import type { Gate } from "../destination/limit.ts";
 import type { ReplicationPolicy } from "./capture.ts";
 import type { Patience } from "./delivery.ts";
@@ -11,6 +12,8 @@ export interface ReplicatorSetup {
   /** What it is called at the destination. */
   name: string;
   destination: Destination;
+  /** How its files are laid out there. */
+  layout: Layout;
   stateFolder: string;
   policy: ReplicationPolicy;
   /** True when the destination has proven to be there, false when it refused. Captures go on without, once a chain has begun. */

@@ -5,6 +5,7 @@
  * of the whole database, uploads, first contact) runs beside it and wakes the watcher when it is done.
  */
 import { assert } from "../assert.ts";
+import { layoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import { LtxError, messageOf, WalsyncError } from "../errors.ts";
@@ -114,7 +115,7 @@ export class Replicator {
    */
   open(): void {
     assert(this.#open === null, "a database is opened once");
-    const { path, name, destination, stateFolder, policy } = this.#setup;
+    const { path, name, destination, layout, stateFolder, policy } = this.#setup;
     const cleanUp: (() => void)[] = [];
     try {
       // The database first: one that is refused gets no state folder.
@@ -125,7 +126,7 @@ export class Replicator {
         this.#lock = acquireLock(stateFolderOf(path, undefined), path);
         cleanUp.push(() => this.#releaseLock());
       }
-      const state = new LocalState(stateFolder, destination.url, name);
+      const state = new LocalState(stateFolder, destination.url, name, layoutRules(layout, destination.capabilities));
       cleanUp.unshift(() => state.close());
       this.#recover(state, database);
       this.#open = new OpenDatabase(database, state, this.#newDelivery(state), monotonicMs());

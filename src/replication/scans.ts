@@ -71,7 +71,7 @@ export async function takeOver(
       return () => ({ ...begun, captured });
     }
     const txid = remote.txid + 1n;
-    const pre = remote.checksum;
+    const pre = remote.checksum ?? 0n;
     ({ file } = await stageResync(database, pinned, state.outbox, txid, timestampMs, pre, null, null, options));
     const captured = capturedAt(database, pinned, txid, checksum, timestampMs);
     return () => ({ ...begun, captured });

@@ -8,17 +8,16 @@
 import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { MiB } from "../bytes.ts";
 import { hashObject, readFileEnds } from "../chain/chain.ts";
+import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { Destination } from "../destination/destination.ts";
-import { formatKey } from "../destination/layout.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
-import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { TxidRange } from "../ltx/txid.ts";
 import { nextTurn } from "../turn.ts";
 import { fencedError } from "./contact.ts";
-import { claimsTxid, type Outbox, OutboxDamage, type OutboxFile } from "./outbox.ts";
+import { claimsTxid, type Outbox, OutboxDamage, type OutboxFile, readOutboxEnds } from "./outbox.ts";
 
 /** A file that the destination has, as far as others need to know. */
 export interface ShippedFile {
@@ -32,8 +31,7 @@ export interface Shipped extends ShippedFile {
   file: OutboxFile;
   sha256: string;
   pageSize: number;
-  preChecksum: bigint;
-  postChecksum: bigint;
+  checksums: ChainChecksums;
 }
 
 export type UploadProgress = (sentBytes: number, totalBytes: number) => void;
@@ -114,22 +112,27 @@ export class Shipper {
 
   async #ship(file: OutboxFile): Promise<Shipped> {
     const { signal } = this.#stop;
-    const key = formatKey({ layout: "walsync", name: this.#name, minTxid: file.minTxid, maxTxid: file.maxTxid });
+    const { rules } = this.#outbox;
     requireWhole(file);
     // What this process staged it knows. What an earlier one left may have been damaged since.
     file.sha256 ??= await verifyFile(file);
-    const metadata: Record<string, string> = { sha256: file.sha256 };
-    if (file.commits > 0) metadata.commits = String(file.commits);
+    const facts = { sha256: file.sha256, commits: file.commits, ...readOutboxEnds(file) };
+    const attributes = rules.attributesOf(facts);
     const source = { kind: "file", path: file.path, sizeBytes: file.sizeBytes } as const;
     const onProgress = (sentBytes: number) => this.#events.onProgress?.(sentBytes, file.sizeBytes);
-    const result = await this.#destination.write(key, source, { condition: "absent", metadata, signal, onProgress });
-    const shipped = { file, key, sha256: file.sha256, ...readEnds(file.path) };
-    if (result.kind === "refused") await this.#requireOwn(shipped, signal);
+    const keys = rules.shippedKeys(this.#name, file);
+    const shipped = { file, key: keys[0], ...facts };
+    // The key that claims the txid is the first.
+    for (const key of keys) {
+      const options = { condition: "absent", ...attributes, signal, onProgress } as const;
+      const result = await this.#destination.write(key, source, options);
+      if (result.kind === "refused") await this.#requireOwn({ ...shipped, key }, signal);
+    }
     return shipped;
   }
 
   /** The key exists already: fine if it holds what we wanted to write (the answer was lost), fenced if not. */
-  async #requireOwn({ file, key, sha256, postChecksum }: Shipped, signal: AbortSignal): Promise<void> {
+  async #requireOwn({ file, key, sha256, checksums }: Shipped, signal: AbortSignal): Promise<void> {
     const found = await this.#destination.head(key, { signal });
     if (found === null) {
       throw new DestinationError(`${this.#destination.url}: expected ${key}, which is said to exist, found nothing`, {
@@ -144,7 +147,7 @@ export class Shipper {
     if (!claimsTxid(file)) {
       // Two snapshots of one state may differ in their timestamps only.
       const ends = await readFileEnds(this.#destination, remote, signal);
-      if (ends.trailer.postApplyChecksum === postChecksum) return;
+      if (this.#outbox.rules.checksumsOf(ends)?.post === checksums.post) return;
     }
     throw fencedError(this.#name, this.#destination.url, key);
   }
@@ -155,8 +158,6 @@ export class Shipper {
 /** Pauses grow up to this. A destination that is back is noticed within it. */
 const MAX_PAUSE_MS = 30_000;
 const FIRST_PAUSE_MS = 500;
-/** Enough for a header or a trailer. */
-const ENDS_SIZE = 128;
 
 /** One activity at a time; a request while it runs makes it look again at the end. */
 class Lane {
@@ -181,13 +182,6 @@ class Lane {
 /** Full jitter: many databases that failed together must not come back together. */
 function pauseMs(failures: number): number {
   return Math.random() * Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
-}
-
-function readEnds(path: string): Pick<Shipped, "timestampMs" | "pageSize" | "preChecksum" | "postChecksum"> {
-  const reader = new LtxFileReader(path, ENDS_SIZE);
-  reader.close();
-  const { timestampMs, pageSize, preApplyChecksum } = reader.header;
-  return { timestampMs, pageSize, preChecksum: preApplyChecksum, postChecksum: reader.claimedPostApplyChecksum };
 }
 
 /** Throws OutboxDamage if the file is gone or has another size. */

@@ -4,7 +4,7 @@
  */
 import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { readChain } from "../chain/chain.ts";
+import { readChain, readTimeOf } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
 import { type ChainFile, followOn, restorePoints } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -71,7 +71,7 @@ export class Follower {
     const { txid, timestampMs } = this.#state;
     if (newest === txid) return { txid, kind: "current", fileCount: 0, timestampMs };
     const path = newest < txid ? null : followOn(files, txid, newest);
-    if (path === null) return await this.#bootstrap(signal);
+    if (path === null || !(await this.#isSameHistory(files, signal))) return await this.#bootstrap(signal);
     try {
       for (let first = 0; first < path.length; first += FILES_AT_ONCE) {
         await this.#applyIncrements(path.slice(first, first + FILES_AT_ONCE), signal);
@@ -87,6 +87,19 @@ export class Follower {
   close(): void {
     this.#file?.close();
     this.#file = null;
+  }
+
+  /**
+   * Without checksums nothing in the increments proves that they belong to the copy: a source that was made anew counts its txids
+   * from 1 again. The times of what came before the copy's own state tell.
+   */
+  async #isSameHistory(files: readonly ChainFile[], signal: AbortSignal): Promise<boolean> {
+    const { txid, timestampMs, postChecksum } = this.#state!;
+    if (postChecksum !== null) return true;
+    const before = restorePoints(files).findLast((point) => point <= txid);
+    if (before === undefined) return false;
+    const beforeMs = await readTimeOf(this.#destination, files, before, signal);
+    return beforeMs <= timestampMs;
   }
 
   /** A crash may have come before or after the change that was announced. */

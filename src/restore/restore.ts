@@ -5,13 +5,13 @@
  * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
  */
 import { constants, Database } from "bun:sqlite";
-import { findTxidAt, readChain, requireHeaderOfKey } from "../chain/chain.ts";
+import { type Chain, findTxidAt, proveTimeOf, readChain, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
 import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError } from "../durable.ts";
-import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { errnoOf, messageOf, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";
@@ -46,12 +46,32 @@ export async function restoreDatabase(
   options: RestoreOptions,
 ): Promise<RestoreResult> {
   requireFreeOutput(output, options.force);
+  for (let attempt = 1; ; attempt++) {
+    try {
+      return await restoreOnce(destination, name, output, options);
+    } catch (error) {
+      // Merged or pruned between the listing and the reading: another listing names what took its place.
+      if (!(error instanceof VanishedError) || attempt === ATTEMPTS) throw error;
+    }
+  }
+}
+
+// --- internal ---
+
+const ATTEMPTS = 5;
+
+async function restoreOnce(
+  destination: Destination,
+  name: string,
+  output: string,
+  options: RestoreOptions,
+): Promise<RestoreResult> {
   const chain = await readChain(destination, name, options.signal);
   const files = planChain(name, chain.files, await targetTxid(destination, chain, options));
   const file = new RestoreOutput(output, options.force);
   try {
-    const result = await buildFile(destination, name, files, file, options);
-    requireInTime(name, result, options.target);
+    const built = await buildFile(destination, name, files, file, options);
+    const result = { ...built, timestampMs: await timeInTarget(destination, chain, built, options) };
     checkWithSqlite(name, file.tempPath, options.integrity);
     options.signal?.throwIfAborted();
     file.publish();
@@ -63,21 +83,29 @@ export async function restoreDatabase(
   }
 }
 
-// --- internal ---
-
 async function targetTxid(
   destination: Destination,
-  chain: Awaited<ReturnType<typeof readChain>>,
+  chain: Chain,
   { target, signal }: RestoreOptions,
 ): Promise<Txid | null> {
   if (target.kind === "time") return findTxidAt(destination, chain, target.atMs, signal);
   return target.kind === "txid" ? target.txid : null;
 }
 
-/** The search went by headers that nothing had proven yet; the file that was applied is proven. */
-function requireInTime(name: string, result: RestoreResult, target: RestoreTarget): void {
-  if (target.kind !== "time" || result.timestampMs <= target.atMs) return;
-  const [expected, found] = [target.atMs, result.timestampMs].map((ms) => new Date(ms).toISOString());
+/**
+ * When the restored state was captured. The search went by headers that nothing had proven yet; the file that was applied is
+ * proven, but if it is a snapshot, it may tell a later time than another file that ends at the same txid.
+ */
+async function timeInTarget(
+  destination: Destination,
+  { name, files }: Chain,
+  { txid, timestampMs }: RestoreResult,
+  { target, signal }: RestoreOptions,
+): Promise<number> {
+  if (target.kind !== "time" || timestampMs <= target.atMs) return timestampMs;
+  const provenMs = await proveTimeOf(destination, files, txid, signal);
+  if (provenMs <= target.atMs) return provenMs;
+  const [expected, found] = [target.atMs, provenMs].map((ms) => new Date(ms).toISOString());
   throw new WalsyncError("E_INTEGRITY", `${name}: expected a state of ${expected} or before, found one of ${found}`, {
     hint: `A file's header is damaged. Restore the txid you mean: --point-in-time txid:N`,
   });

@@ -3,28 +3,25 @@
  * retention. One thing at a time for the whole process, and nothing at all for databases that are idle.
  */
 import { readChains } from "../chain/chain.ts";
+import { type LayoutRules, layoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
+import type { ChainFile } from "../chain/plan.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
+import type { Layout } from "../destination/layout.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { TxidRange } from "../ltx/txid.ts";
 import { Counter } from "../metrics.ts";
 import { Schedule } from "../schedule.ts";
 import { mergeIncrements, requireReplacement } from "./merge.ts";
-import {
-  dropSettled,
-  type FrontFile,
-  frontOf,
-  type MergePolicy,
-  nextMergeMs,
-  planMerge,
-  planSuperseded,
-} from "./merge-plan.ts";
-import { planPruning, prune, removeFiles } from "./prune.ts";
+import type { FrontFile, MergePolicy } from "./merge-plan.ts";
+import { planPruningOf, prune, removeFiles } from "./prune.ts";
 import { newestFirst, type RetentionPolicy } from "./retention.ts";
+import { type UpkeepRules, upkeepRules } from "./upkeep-rules.ts";
 
 export interface CarePolicy {
+  layout: Layout;
   /** Null: increments are not merged. */
   merge: MergePolicy | null;
   retention: RetentionPolicy;
@@ -69,9 +66,10 @@ export class Caretaker {
     const { compactIntervalMs } = policy;
     // Spread over the interval, so that a thousand databases are not pruned at once.
     const pruneAtMs = compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
-    const care = new Care(source, folder, policy, pruneAtMs);
+    const layout = layoutRules(policy.layout, this.#destination.capabilities);
+    const care = new Care(source, folder, policy, layout, pruneAtMs);
     source.onShipped = ({ file: { minTxid, maxTxid, sizeBytes }, key, timestampMs }) =>
-      this.#note(care, { key, minTxid, maxTxid, sizeBytes, timestampMs });
+      this.#note(care, { key, minTxid, maxTxid, sizeBytes, level: 0, timestampMs });
     this.#schedule.set(care, care.dueMs);
     this.#setTimer();
   }
@@ -154,25 +152,27 @@ export class Caretaker {
 
   async #merge(care: Care): Promise<void> {
     const { merge } = care.policy;
-    const { folder, source } = care;
+    const { folder, layout, rules, source } = care;
     const { name } = source;
     if (merge === null) return;
-    care.front ??= await this.#readFront(name);
+    care.front ??= rules.frontOf(await this.#list(name), merge);
     // Null again: something was shipped while the destination was asked. It is asked again a little later.
     while (care.front !== null) {
       this.#stop.signal.throwIfAborted();
-      const files = planMerge(care.front, merge, Date.now());
-      if (files === null) break;
+      const planned = rules.planMerge(care.front, merge, Date.now());
+      if (planned === null) break;
       const startedMs = monotonicMs();
-      const entry = await mergeIncrements(this.#destination, name, files, folder, this.#stop.signal);
+      const { signal } = this.#stop;
+      const { files, entry } = await mergeIncrements(this.#destination, layout, name, planned, folder, signal);
+      care.replace(files, entry, planned.level);
+      if (entry === null) continue;
       merges.add({ database: name });
       source.listInManifest(entry);
-      care.replace(files, entry);
       const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
       logEvent("debug", "merged", { ...fields, durationMs: monotonicMs() - startedMs });
     }
-    if (care.front !== null) care.front = dropSettled(care.front, merge, Date.now());
-    care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : nextMergeMs(care.front, merge);
+    if (care.front !== null) care.front = rules.dropSettled(care.front, merge, Date.now());
+    care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : rules.nextMergeMs(care.front, merge);
   }
 
   /** Removes what merged files replaced long enough ago. */
@@ -181,10 +181,10 @@ export class Caretaker {
     const { name } = care.source;
     const { signal } = this.#stop;
     if (merge === null) return;
-    const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
-    const superseded = planSuperseded(chain?.files ?? [], merge.keepFineMs, Date.now());
-    for (const { wide, parts } of superseded) {
-      await requireReplacement(this.#destination, wide, parts, signal);
+    const superseded = care.rules.planSuperseded(await this.#list(name), merge.keepFineMs, Date.now());
+    for (const replaced of superseded) {
+      await requireReplacement(this.#destination, care.layout, replaced, signal);
+      const { parts } = replaced;
       const keys = newestFirst(parts).map((file) => file.key);
       dropFromManifest(care.source, keys);
       await removeFiles(this.#destination, name, keys, signal);
@@ -210,21 +210,20 @@ export class Caretaker {
   async #pruneNow({ source, policy }: Care): Promise<void> {
     const { name } = source;
     const { signal } = this.#stop;
-    const pruning = await planPruning(this.#destination, name, policy.retention, Date.now(), signal).catch((error) => {
-      // Nothing was shipped yet.
-      if (error instanceof WalsyncError && error.code === "E_NOT_FOUND") return null;
-      throw error;
-    });
-    if (pruning === null || pruning.keys.length === 0) return;
+    const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
+    // Nothing was shipped yet.
+    if (chain === undefined) return;
+    const pruning = await planPruningOf(this.#destination, chain, policy.retention, Date.now(), signal);
+    if (pruning.keys.length === 0) return;
     dropFromManifest(source, pruning.keys);
     await prune(this.#destination, pruning, signal);
     prunedFiles.add({ database: name }, pruning.keys.length);
     logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
   }
 
-  async #readFront(name: string): Promise<FrontFile[]> {
+  async #list(name: string): Promise<ChainFile[]> {
     const [chain] = await readChains(this.#destination, `${name}/`, name, this.#stop.signal);
-    return frontOf(chain?.files ?? []);
+    return chain?.files ?? [];
   }
 }
 
@@ -244,6 +243,8 @@ class Care {
   readonly source: ShippingSource;
   readonly folder: string;
   readonly policy: CarePolicy;
+  readonly layout: LayoutRules;
+  readonly rules: UpkeepRules;
   /** The increments that may be merged yet; null until the destination was asked. */
   front: FrontFile[] | null = null;
   mergeAtMs = Number.POSITIVE_INFINITY;
@@ -251,10 +252,12 @@ class Care {
   pruneAtMs: number;
   failures = 0;
 
-  constructor(source: ShippingSource, folder: string, policy: CarePolicy, pruneAtMs: number) {
+  constructor(source: ShippingSource, folder: string, policy: CarePolicy, layout: LayoutRules, pruneAtMs: number) {
     this.source = source;
     this.folder = folder;
     this.policy = policy;
+    this.layout = layout;
+    this.rules = upkeepRules(policy.layout);
     this.pruneAtMs = pruneAtMs;
   }
 
@@ -270,14 +273,18 @@ class Care {
       return;
     }
     this.front?.push(file);
-    this.mergeAtMs = nextMergeMs(this.front ?? [], policy);
+    this.mergeAtMs = this.rules.nextMergeMs(this.front ?? [], policy);
   }
 
-  /** The files of a run have become one. */
-  replace(files: readonly FrontFile[], { key, minTxid, maxTxid, sizeBytes, createdAtMs }: ManifestEntry): void {
+  /** The files of a run have become one of `level`; or they stay as they are, and are not looked at again. */
+  replace(files: readonly FrontFile[], entry: ManifestEntry | null, level: number): void {
     const at = this.front?.indexOf(files[0]!) ?? -1;
-    const merged = { key: `${this.source.name}/${key}`, minTxid, maxTxid, sizeBytes, timestampMs: createdAtMs };
-    if (at >= 0) this.front?.splice(at, files.length, merged);
+    if (at < 0) return;
+    this.front?.splice(at, files.length);
+    if (entry === null) return;
+    const { minTxid, maxTxid, sizeBytes, createdAtMs } = entry;
+    const key = `${this.source.name}/${entry.key}`;
+    this.front?.splice(at, 0, { key, minTxid, maxTxid, sizeBytes, level, timestampMs: createdAtMs });
   }
 
   /** What was due is tried again later, and looked up anew. */

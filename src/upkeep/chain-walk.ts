@@ -3,10 +3,10 @@
  * whether it agrees with all others and with the manifest. Pure: it is told what was read.
  */
 import { hex64 } from "../bytes.ts";
-import { type Chain, VanishedError } from "../chain/chain.ts";
+import type { Chain } from "../chain/chain.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
-import type { ChainFile } from "../chain/plan.ts";
-import { LtxError, messageOf } from "../errors.ts";
+import { type ChainFile, isFromParts, pointsOf } from "../chain/plan.ts";
+import { LtxError, messageOf, VanishedError } from "../errors.ts";
 import type { LtxSummary } from "../ltx/decoder.ts";
 import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
@@ -38,7 +38,8 @@ export class ChainWalk {
   /** A file was damaged that a restore of what follows may use: nothing is proven before the next whole snapshot. */
   #isTainted = false;
   #reached: Txid | null = null;
-  #isInGap = false;
+  /** The first file behind a gap, until a merged file is seen that leads past it. */
+  #gap: { file: ChainFile; expectedTxid: Txid } | null = null;
   #stranded = 0;
   #withoutSha256 = 0;
   #withoutChecksums = 0;
@@ -50,9 +51,15 @@ export class ChainWalk {
     this.files = chain.files.toSorted((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
   }
 
-  /** Restore points that are listed. */
+  /** Restore points that are listed. Litestream leaves some that merged files have taken the place of: they are none. */
   get points(): number {
-    return new Set(this.files.map((file) => file.maxTxid)).size;
+    const { restorable, merged, lost, stranded } = pointsOf(this.files);
+    const listed = restorable.length + lost.length + stranded.length;
+    return this.#isOfLitestream ? listed : listed + merged.length;
+  }
+
+  get #isOfLitestream(): boolean {
+    return this.#chain.layout === "litestream";
   }
 
   /** Those of them whose state was made from the files and is what they claim. */
@@ -90,12 +97,16 @@ export class ChainWalk {
 
   /** What can be said only when all files were seen. */
   finish(): void {
+    this.#tellGap();
     const { name } = this.#chain;
     const count = (files: number) => (files === 1 ? "1 file" : `${files} files`);
     if (!this.files.some((file) => file.kind === "snapshot")) {
       this.add(name, "no-snapshot", `expected a snapshot, found ${count(this.files.length)} without one`);
     } else if (this.#stranded > 0) {
-      this.add(name, "unreachable", `${count(this.#stranded)} before the first snapshot serve no restore point`);
+      const message = `${count(this.#stranded)} before the first snapshot serve no restore point`;
+      const told = finding(name, "unreachable", message);
+      // Litestream's retention removes snapshots before it removes what followed on from them.
+      this.findings.push(this.#isOfLitestream ? { ...told, severity: "note" } : told);
     }
     if (this.#withoutSha256 > 0 && this.#chain.layout === "walsync") {
       this.add(name, "sha256-missing", `${count(this.#withoutSha256)} without a sha256 to compare with`);
@@ -104,7 +115,8 @@ export class ChainWalk {
       this.add(
         name,
         "no-checksums",
-        `${count(this.#withoutChecksums)} without checksums of the database: layout ${this.#chain.layout}`,
+        `${count(this.#withoutChecksums)} of the layout ${this.#chain.layout}, which keeps no checksums of the database: each is whole, ` +
+          "that they follow on is told by their txids alone",
       );
     }
   }
@@ -115,19 +127,22 @@ export class ChainWalk {
   }
 
   #reach(file: ChainFile): void {
-    if (file.kind === "snapshot") {
-      this.#reached = file.maxTxid;
-      this.#isInGap = false;
-      return;
-    }
     const reached = this.#reached;
-    if (reached === null) this.#stranded++;
-    else if (file.minTxid <= reached + 1n) this.#reached = file.maxTxid;
-    else if (!this.#isInGap) {
-      this.#isInGap = true;
-      const message = `expected txid ${reached + 1n} before it, found nothing between: no point from here on can be restored`;
-      this.add(file.key, "chain-gap", `${message}, up to the next snapshot`);
-    }
+    if (file.kind === "snapshot" || (reached !== null && file.minTxid <= reached + 1n)) {
+      // Litestream removes files by age, whatever order that leaves; walsync leaves no hole between files that stay.
+      const isPassed = this.#gap !== null && isFromParts(file) && file.minTxid <= this.#gap.expectedTxid;
+      if (!isPassed || !this.#isOfLitestream) this.#tellGap();
+      this.#gap = null;
+      this.#reached = file.maxTxid;
+    } else if (reached === null) this.#stranded++;
+    else this.#gap ??= { file, expectedTxid: reached + 1n };
+  }
+
+  #tellGap(): void {
+    if (this.#gap === null) return;
+    const { file, expectedTxid } = this.#gap;
+    const message = `expected txid ${expectedTxid} before it, found nothing between: no point from here on can be restored`;
+    this.add(file.key, "chain-gap", `${message}, up to the next snapshot`);
   }
 
   #compareStates(file: ChainFile, pre: bigint, post: bigint): void {

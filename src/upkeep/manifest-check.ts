@@ -2,7 +2,7 @@
 import { type Chain, type NamedFile, readChains } from "../chain/chain.ts";
 import { editManifest, type Manifest, readManifest } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
-import { manifestKey } from "../destination/layout.ts";
+import { folderOf, manifestKey } from "../destination/layout.ts";
 import { type Finding, finding } from "./findings.ts";
 
 /** `manifest` was read before the chain was listed. */
@@ -26,12 +26,12 @@ export async function manifestFindings(
   }
   for (const orphan of await findOrphans(destination, chain.name, manifest, keysOf(chain.files), signal)) {
     const message = `listed in the manifest, and not there. verify --fix removes the entry`;
-    findings.push(finding(`${chain.name}/${orphan}`, "manifest-orphan", message));
+    findings.push(finding(`${folderOf(chain.name)}${orphan}`, "manifest-orphan", message));
   }
   const listed = new Set(manifest.files.map((entry) => entry.key));
   const missing = chain.files.filter(
     (file) =>
-      !listed.has(file.key.slice(chain.name.length + 1)) &&
+      !listed.has(file.key.slice(folderOf(chain.name).length)) &&
       file.modifiedAt.getTime() < manifest.updatedAtMs - MANIFEST_SLACK_MS,
   );
   if (missing.length > 0) {
@@ -49,14 +49,14 @@ export async function removeOrphans(destination: Destination, name: string, sign
     name,
     async (manifest) => {
       if (manifest === null) return null;
-      const [chain] = await readChains(destination, `${name}/`, name, signal);
+      const [chain] = await readChains(destination, folderOf(name), name, signal);
       orphans = await findOrphans(destination, name, manifest, keysOf(chain?.files ?? []), signal);
       const files = manifest.files.filter((entry) => !orphans.includes(entry.key));
       return orphans.length === 0 ? null : { ...manifest, files, updatedAtMs: Date.now() };
     },
     signal,
   );
-  return isChanged ? orphans.map((key) => `${name}/${key}`) : [];
+  return isChanged ? orphans.map((key) => `${folderOf(name)}${key}`) : [];
 }
 
 // --- internal ---
@@ -78,7 +78,7 @@ async function findOrphans(
 ): Promise<string[]> {
   const orphans: string[] = [];
   for (const { key } of manifest.files) {
-    const full = `${name}/${key}`;
+    const full = `${folderOf(name)}${key}`;
     if (!known.has(full) && (await destination.head(full, { signal })) === null) orphans.push(key);
   }
   if (orphans.length === 0) return orphans;

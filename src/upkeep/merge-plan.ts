@@ -8,6 +8,7 @@
  */
 import type { ChainFile } from "../chain/plan.ts";
 import type { Txid } from "../ltx/txid.ts";
+import type { UpkeepRules } from "./upkeep-rules.ts";
 
 export interface MergePolicy {
   /** Widths of the windows, ascending. */
@@ -22,9 +23,30 @@ export interface FrontFile {
   minTxid: Txid;
   maxTxid: Txid;
   sizeBytes: number;
+  /** As in `ChainFile`. */
+  level: number;
   /** When the last state in it was captured. */
   timestampMs: number;
 }
+
+/** Files that a wider one holds. */
+export interface Superseded {
+  wide: ChainFile;
+  parts: ChainFile[];
+}
+
+/** The rules of the walsync layout: any increment may become part of a wider one, wherever it is. */
+export const WINDOW_RULES: UpkeepRules = {
+  frontOf,
+  planMerge: (front, policy, nowMs) => {
+    const files = planMerge(front, policy, nowMs);
+    return files === null ? null : { files, level: 0 };
+  },
+  nextMergeMs,
+  dropSettled,
+  planSuperseded,
+  mustStay: () => new Set(),
+};
 
 /** The next run of files to merge, oldest first, at least two; null if there is nothing to do yet. `front` is in order. */
 export function planMerge(front: readonly FrontFile[], { windowsMs }: MergePolicy, nowMs: number): FrontFile[] | null {
@@ -80,9 +102,9 @@ export function frontOf(files: readonly ChainFile[]): FrontFile[] {
     .filter((file) => file.kind === "increment")
     .sort((a, b) => compare(a.minTxid, b.minTxid) || compare(b.maxTxid, a.maxTxid));
   let reached: Txid = 0n;
-  for (const { key, minTxid, maxTxid, sizeBytes, modifiedAt } of widestFirst) {
+  for (const { key, minTxid, maxTxid, sizeBytes, level, modifiedAt } of widestFirst) {
     if (maxTxid <= reached) continue;
-    front.push({ key, minTxid, maxTxid, sizeBytes, timestampMs: modifiedAt.getTime() });
+    front.push({ key, minTxid, maxTxid, sizeBytes, level, timestampMs: modifiedAt.getTime() });
     reached = maxTxid;
   }
   return front;
@@ -92,15 +114,11 @@ export function frontOf(files: readonly ChainFile[]): FrontFile[] {
  * Increments that a wider one holds, all of whose parts are older than `keepFineMs`: whichever part of it is listed, it can
  * be restored to as long as the parts before are. Each with the wider one, which must be whole before they go.
  */
-export function planSuperseded(
-  files: readonly ChainFile[],
-  keepFineMs: number,
-  nowMs: number,
-): { wide: ChainFile; parts: ChainFile[] }[] {
+export function planSuperseded(files: readonly ChainFile[], keepFineMs: number, nowMs: number): Superseded[] {
   const increments = files
     .filter((file) => file.kind === "increment")
     .sort((a, b) => compare(a.minTxid, b.minTxid) || compare(b.maxTxid, a.maxTxid));
-  const found: { wide: ChainFile; parts: ChainFile[] }[] = [];
+  const found: Superseded[] = [];
   for (let i = 0; i < increments.length; ) {
     const wide = increments[i]!;
     const parts: ChainFile[] = [];
@@ -117,25 +135,27 @@ export function planSuperseded(
   return found;
 }
 
-// --- internal ---
-
 /** As many as the compactor holds open at once. */
-const INPUTS_MAX = 256;
-/** A file that ended in a window may be shipped a little later: this long, and never longer than the window. */
-const GRACE_MAX_MS = 2000;
+export const INPUTS_MAX = 256;
 
-function windowOf({ timestampMs }: FrontFile, windowMs: number): number {
+/** The number of the window that a file ended in. */
+export function windowOf({ timestampMs }: FrontFile, windowMs: number): number {
   return Math.floor(timestampMs / windowMs);
 }
 
-function isOver(file: FrontFile, windowMs: number, nowMs: number): boolean {
+/** When the window of the file is over. */
+export function overMs(file: FrontFile, windowMs: number): number {
+  return (windowOf(file, windowMs) + 1) * windowMs + Math.min(GRACE_MAX_MS, windowMs);
+}
+
+export function isOver(file: FrontFile, windowMs: number, nowMs: number): boolean {
   return overMs(file, windowMs) <= nowMs;
 }
 
-/** When the window of the file is over. */
-function overMs(file: FrontFile, windowMs: number): number {
-  return (windowOf(file, windowMs) + 1) * windowMs + Math.min(GRACE_MAX_MS, windowMs);
-}
+// --- internal ---
+
+/** A file that ended in a window may be shipped a little later: this long, and never longer than the window. */
+const GRACE_MAX_MS = 2000;
 
 function compare(a: Txid, b: Txid): number {
   return a < b ? -1 : a > b ? 1 : 0;

@@ -4,16 +4,25 @@
  */
 import { closeSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { hashObject, readFileEnds, vanished } from "../chain/chain.ts";
+import { hashObject, readFileEnds, vanished, verifyFile } from "../chain/chain.ts";
+import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import type { Destination, WriteSource } from "../destination/destination.ts";
-import { formatKey } from "../destination/layout.ts";
 import { inParallel } from "../destination/limit.ts";
 import { asDiskError, makePrivateFolder, openTempFile, writeFully } from "../durable.ts";
 import { DestinationError, WalsyncError } from "../errors.ts";
 import { compactLtx } from "../ltx/compactor.ts";
-import type { FrontFile } from "./merge-plan.ts";
+import { LtxFileReader } from "../ltx/file-reader.ts";
+import { HEADER_SIZE } from "../ltx/format.ts";
+import type { FrontFile, Superseded } from "./merge-plan.ts";
+
+export interface Merged {
+  /** What was merged: as many of the files, from the first on, as have one page size. */
+  files: readonly FrontFile[];
+  /** Null if that is a single one, which the layout leaves as it is. */
+  entry: ManifestEntry | null;
+}
 
 /**
  * Puts the merged file there. `folder` is for temporary files, and emptied. Throws LtxError or E_CHAIN_GAP if the files do not
@@ -21,37 +30,49 @@ import type { FrontFile } from "./merge-plan.ts";
  */
 export async function mergeIncrements(
   destination: Destination,
+  rules: LayoutRules,
   name: string,
-  files: readonly FrontFile[],
+  planned: { files: readonly FrontFile[]; level: number },
   folder: string,
   signal: AbortSignal,
-): Promise<ManifestEntry> {
-  const { minTxid } = files[0]!;
-  const { maxTxid } = files.at(-1)!;
-  const key = formatKey({ layout: "walsync", name, minTxid, maxTxid });
+): Promise<Merged> {
   try {
     emptyFolder(folder);
-    const parts = files.map((_, i) => join(folder, `${i}.ltx`));
-    const commits = await fetchAll(destination, files, parts, signal);
+    const fetched = planned.files.map((_, i) => join(folder, `${i}.ltx`));
+    const metadata = await fetchAll(destination, planned.files, fetched, signal);
+    const parts = ofOnePageSize(fetched);
+    const files = planned.files.slice(0, parts.length);
+    metadata.length = parts.length;
+    const { minTxid } = files[0]!;
+    const { maxTxid } = files.at(-1)!;
+    const key = rules.mergedKey(name, { minTxid, maxTxid }, planned.level);
+    if (key === files[0]!.key) return { files, entry: null };
     const path = join(folder, "merged.ltx");
     const { header, trailer, sizeBytes, sha256 } = await writeMerged(parts, path);
     signal.throwIfAborted();
-    const metadata: Record<string, string> = commits > 0 ? { sha256, commits: String(commits) } : { sha256 };
+    const checksums = {
+      pre: rules.checksumsOf({ header, trailer, metadata: metadata[0]! })?.pre ?? 0n,
+      post: rules.checksumsOf({ header, trailer, metadata: metadata.at(-1)! })?.post ?? 0n,
+    };
+    const commits = metadata.reduce((sum, part) => sum + Number(part.commits ?? 0), 0);
+    const { timestampMs } = header;
+    const attributes = rules.attributesOf({ sha256, commits, checksums, timestampMs });
     const source: WriteSource = { kind: "file", path, sizeBytes };
-    const result = await destination.write(key, source, { condition: "absent", metadata, signal });
+    const result = await destination.write(key, source, { condition: "absent", ...attributes, signal });
     // A crash, or a lost answer: the same parts give the same bytes.
     if (result.kind === "refused") await requireSame(destination, key, { minTxid, maxTxid, sha256 }, signal);
-    return {
+    const entry: ManifestEntry = {
       key: key.slice(name.length + 1),
       kind: "increment",
       minTxid,
       maxTxid,
       sizeBytes,
-      createdAtMs: header.timestampMs,
+      createdAtMs: timestampMs,
       sha256,
-      preChecksum: header.preApplyChecksum,
-      postChecksum: trailer.postApplyChecksum,
+      preChecksum: checksums.pre,
+      postChecksum: checksums.post,
     };
+    return { files, entry };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
@@ -59,22 +80,23 @@ export async function mergeIncrements(
 
 /**
  * Throws E_INTEGRITY unless `wide` is there and begins and ends where `parts`, which are in order, do: reads the ends of
- * three files.
+ * three files, and all of `wide` where their checksums are not told.
  */
 export async function requireReplacement(
   destination: Destination,
-  wide: ChainFile,
-  parts: readonly ChainFile[],
+  rules: LayoutRules,
+  { wide, parts }: Superseded,
   signal: AbortSignal,
 ): Promise<void> {
-  const first = parts.find((file) => file.minTxid === wide.minTxid);
-  const last = parts.find((file) => file.maxTxid === wide.maxTxid);
-  const ends = await readFileEnds(destination, wide, signal);
-  const begins = first === undefined ? null : await readFileEnds(destination, first, signal);
-  const finishes = last === undefined ? null : await readFileEnds(destination, last, signal);
+  const checksums = async (file: ChainFile | undefined): Promise<ChainChecksums | null> =>
+    file === undefined ? null : rules.checksumsOf(await readFileEnds(destination, file, signal));
+  const found = await checksums(wide);
+  const begins = await checksums(parts.find((file) => file.minTxid === wide.minTxid));
+  const finishes = await checksums(parts.find((file) => file.maxTxid === wide.maxTxid));
+  if (found === null || found.post === 0n) await verifyFile(destination, wide, signal);
   const isSame =
-    (begins === null || begins.header.preApplyChecksum === ends.header.preApplyChecksum) &&
-    (finishes === null || finishes.trailer.postApplyChecksum === ends.trailer.postApplyChecksum);
+    found === null ||
+    ((begins === null || begins.pre === found.pre) && (finishes === null || finishes.post === found.post));
   if (isSame) return;
   throw new WalsyncError(
     "E_INTEGRITY",
@@ -98,19 +120,19 @@ function emptyFolder(folder: string): void {
   }
 }
 
-/** Fetches the files to `paths`; returns how many SQLite transactions they say that they hold. */
+/** Fetches the files to `paths`; returns their metadata. */
 async function fetchAll(
   destination: Destination,
   files: readonly FrontFile[],
   paths: readonly string[],
   signal: AbortSignal,
-): Promise<number> {
-  let commits = 0;
+): Promise<Record<string, string>[]> {
+  const metadata: Record<string, string>[] = [];
   await inParallel(FETCHED_AT_ONCE, files.length, signal, async (i, innerSignal) => {
     const file = files[i]!;
     const body = await destination.read(file.key, { signal: innerSignal });
     if (body === null) throw vanished(destination, file);
-    commits += Number(body.metadata.commits ?? 0);
+    metadata[i] = body.metadata;
     const fd = openPart(paths[i]!);
     try {
       for await (const chunk of body.chunks) writeFully(fd, chunk);
@@ -120,7 +142,18 @@ async function fetchAll(
       closeSync(fd);
     }
   });
-  return commits;
+  return metadata;
+}
+
+/** The first of the files, up to where a VACUUM gave the database pages of another size. */
+function ofOnePageSize(paths: readonly string[]): readonly string[] {
+  const sizes = paths.map((path) => {
+    const reader = new LtxFileReader(path, HEADER_SIZE);
+    reader.close();
+    return reader.header.pageSize;
+  });
+  const end = sizes.findIndex((size) => size !== sizes[0]);
+  return end < 0 ? paths : paths.slice(0, end);
 }
 
 async function writeMerged(parts: readonly string[], path: string) {

@@ -3,8 +3,8 @@ import { type Chain, readChain, readFileEnds } from "../chain/chain.ts";
 import { editManifest, type Manifest } from "../chain/manifest.ts";
 import { planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
+import { folderOf, type Layout } from "../destination/layout.ts";
 import { inParallel } from "../destination/limit.ts";
-import { WalsyncError } from "../errors.ts";
 import {
   type DatedSnapshot,
   deletionOrder,
@@ -12,9 +12,11 @@ import {
   type RetentionPlan,
   type RetentionPolicy,
 } from "./retention.ts";
+import { upkeepRules } from "./upkeep-rules.ts";
 
 export interface Pruning {
   name: string;
+  layout: Layout;
   plan: RetentionPlan;
   /** What the plan deletes, in order. */
   keys: string[];
@@ -32,12 +34,25 @@ export async function planPruning(
   nowMs: number,
   signal?: AbortSignal,
 ): Promise<Pruning> {
-  const chain = await readChain(destination, name, signal);
+  return await planPruningOf(destination, await readChain(destination, name, signal), policy, nowMs, signal);
+}
+
+/** As `planPruning`, for what was listed. */
+export async function planPruningOf(
+  destination: Destination,
+  chain: Chain,
+  policy: RetentionPolicy,
+  nowMs: number,
+  signal?: AbortSignal,
+): Promise<Pruning> {
+  const { name } = chain;
   planChain(name, chain.files, null);
-  const plan = planRetention(chain.files, await dateSnapshots(destination, chain, signal), policy, nowMs);
+  const staying = upkeepRules(chain.layout).mustStay(chain.files);
+  const plan = planRetention(chain.files, await dateSnapshots(destination, chain, signal), policy, nowMs, staying);
   const doomed = deletionOrder(plan);
   return {
     name,
+    layout: chain.layout,
     plan,
     keys: doomed.map((file) => file.key),
     sizeBytes: doomed.reduce((sum, file) => sum + file.sizeBytes, 0),
@@ -76,14 +91,9 @@ const DELETE_BATCH = 1000;
 /** The ends of every snapshot: one that cannot be read is not what others are given up for. */
 async function dateSnapshots(
   destination: Destination,
-  { name, layout, files }: Chain,
+  { files }: Chain,
   signal: AbortSignal | undefined,
 ): Promise<DatedSnapshot[]> {
-  if (layout !== "walsync") {
-    throw new WalsyncError("E_CONFIG", `${name}: expected the walsync layout, found ${layout}`, {
-      hint: "Let the tool that writes it prune it.",
-    });
-  }
   const snapshots = files.filter((file) => file.kind === "snapshot");
   const dated: DatedSnapshot[] = [];
   await inParallel(SNAPSHOTS_AT_ONCE, snapshots.length, signal, async (i, innerSignal) => {
@@ -101,7 +111,7 @@ async function forget(
   keys: readonly string[],
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  const gone = new Set(keys.map((key) => key.slice(name.length + 1)));
+  const gone = new Set(keys.map((key) => key.slice(folderOf(name).length)));
   const withoutGone = (manifest: Manifest | null): Manifest | null => {
     if (manifest === null) return null;
     return { ...manifest, files: manifest.files.filter(({ key }) => !gone.has(key)), updatedAtMs: Date.now() };

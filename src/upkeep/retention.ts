@@ -52,12 +52,13 @@ export function requireRetention(who: string, policy: RetentionPolicy): Retentio
   });
 }
 
-/** `snapshots` are those of `files`, in any order. */
+/** `snapshots` are those of `files`, in any order. `staying`: keys of increments that are kept in any case. */
 export function planRetention(
   files: readonly ChainFile[],
   snapshots: readonly DatedSnapshot[],
   policy: RetentionPolicy,
   nowMs: number,
+  staying: ReadonlySet<string> = new Set(),
 ): RetentionPlan {
   const byAge = snapshots.toSorted((a, b) => compare(b.file.maxTxid, a.file.maxTxid));
   const windowMs = nowMs - policy.pointInTimeMs;
@@ -74,12 +75,13 @@ export function planRetention(
 
   const increments = files.filter((file) => file.kind === "increment");
   const baseTxid = base?.file.maxTxid ?? 0n;
-  const keptIncrements = increments.filter((file) => file.maxTxid > baseTxid);
-  for (const snapshot of bridges(byAge, keptIncrements, reasons, windowMs)) keep(snapshot, "bridges a gap");
+  const following = increments.filter((file) => file.maxTxid > baseTxid);
+  const isKept = (file: ChainFile): boolean => file.maxTxid > baseTxid || staying.has(file.key);
+  for (const snapshot of bridges(byAge, following, reasons, windowMs)) keep(snapshot, "bridges a gap");
   return {
     snapshots: byAge.map((snapshot) => ({ ...snapshot, keptFor: reasons.get(snapshot.file.maxTxid) ?? null })),
-    keptIncrements,
-    deletedIncrements: increments.filter((file) => file.maxTxid <= baseTxid),
+    keptIncrements: increments.filter(isKept),
+    deletedIncrements: increments.filter((file) => !isKept(file)),
   };
 }
 

@@ -7,7 +7,7 @@ import { fetchInOrder } from "../chain/fetch.ts";
 import { type Manifest, readManifest } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
-import { type Layout, manifestKey } from "../destination/layout.ts";
+import { folderOf, type Layout, manifestKey } from "../destination/layout.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import { ChainWalk } from "./chain-walk.ts";
@@ -97,7 +97,7 @@ async function walkChain(
   manifest: Manifest | null,
   options: VerifyOptions,
 ): Promise<ChainWalk> {
-  const entries = new Map(manifest?.files.map((entry) => [`${chain.name}/${entry.key}`, entry]));
+  const entries = new Map(manifest?.files.map((entry) => [`${folderOf(chain.name)}${entry.key}`, entry]));
   const walk = new ChainWalk(chain, entries);
   const expected: ExpectedSha256 = destination.capabilities.metadata
     ? (_, metadata) => metadata.sha256

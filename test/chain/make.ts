@@ -5,6 +5,7 @@ import type { ChainFile } from "../../src/chain/plan.ts";
 import { DirectoryDestination } from "../../src/destination/directory.ts";
 import { formatKey } from "../../src/destination/layout.ts";
 import { CHECKSUM_FLAG } from "../../src/ltx/checksum.ts";
+import { HEADER_FLAG_NO_CHECKSUM } from "../../src/ltx/format.ts";
 import { databaseChecksum, encodeFile, header, makePage } from "../ltx/make.ts";
 
 export interface FileParts {
@@ -13,6 +14,8 @@ export interface FileParts {
   seed?: number;
   /** What it follows on from; by default nothing that is true. */
   preApplyChecksum?: bigint;
+  /** As Litestream writes it. */
+  withoutChecksums?: true;
   /** Of another file, as if this one had its name. */
   inside?: { minTxid: bigint; maxTxid: bigint };
 }
@@ -43,9 +46,17 @@ export class ChainFolder {
 
 export function ltxBytes(minTxid: bigint, maxTxid: bigint, parts: FileParts = {}): Uint8Array {
   const { timestampMs = Number(maxTxid) * 1000, seed = Number(maxTxid), inside = { minTxid, maxTxid } } = parts;
+  const pages = new Map([[1, makePage(512, seed)]]);
+  if (parts.withoutChecksums) {
+    return encodeFile(
+      header({ ...inside, flags: HEADER_FLAG_NO_CHECKSUM, timestampMs, preApplyChecksum: 0n }),
+      pages,
+      0n,
+    );
+  }
   const preApplyChecksum = inside.minTxid === 1n ? 0n : (parts.preApplyChecksum ?? CHECKSUM_FLAG | inside.minTxid);
   const head = header({ ...inside, flags: 0, timestampMs, preApplyChecksum });
-  return encodeFile(head, new Map([[1, makePage(512, seed)]]), stateChecksum(seed));
+  return encodeFile(head, pages, stateChecksum(seed));
 }
 
 /** Database checksum of the state that `seed` names. */
@@ -62,6 +73,8 @@ export function listed(minTxid: bigint, maxTxid: bigint, sizeBytes = 1): ChainFi
     maxTxid,
     sizeBytes,
     modifiedAt: new Date(0),
+    storedAt: new Date(0),
+    level: 0,
   };
 }
 

@@ -2,7 +2,8 @@
 // "rebuild" means is played through here with small databases; what is possible at all is found by trying everything.
 import { describe, expect, test } from "bun:test";
 import fc from "fast-check";
-import { type ChainFile, planChain, restorePoints } from "../../src/chain/plan.ts";
+import { type ChainFile, planChain, pointsOf, restorePoints } from "../../src/chain/plan.ts";
+import { SNAPSHOT_LEVEL } from "../../src/destination/layout.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { codeOf, listed } from "./make.ts";
 
@@ -64,6 +65,7 @@ const rangeSet = fc
 const target = fc.option(fc.integer({ min: 0, max: MAX_TXID + 1 }), { nil: null });
 const asTxid = (wanted: number | null) => (wanted === null ? null : BigInt(wanted));
 
+const BOTH = ["E_CHAIN_GAP", "E_NOT_FOUND"];
 /** The code that the error must have; both where the files alone cannot tell a lost file from one that never was. */
 function rightCodes(ranges: readonly Range[], goal: number | null): string[] {
   const ends = ranges.map(([, max]) => max);
@@ -72,11 +74,13 @@ function rightCodes(ranges: readonly Range[], goal: number | null): string[] {
   if (goal > Math.max(...ends)) return ["E_NOT_FOUND"];
   if (snapshotEnds.length === 0) return ["E_CHAIN_GAP"];
   if (goal < Math.min(...snapshotEnds)) return ["E_NOT_FOUND"];
-  if (ends.includes(goal)) return ["E_CHAIN_GAP"];
+  // What was on the way may have been merged into what is behind it, or be lost.
+  if (ends.includes(goal))
+    return ranges.some(([min, max]) => min > 1 && min <= goal && max > goal) ? BOTH : ["E_CHAIN_GAP"];
   // A snapshot behind the goal tells nothing of the files that led to it.
   const isLost = (txid: number) => !ranges.some(([min, max]) => min <= txid && txid <= max && (min > 1 || max <= goal));
   const lost = Array.from({ length: goal }, (_, i) => i + 1).some(isLost);
-  return lost ? ["E_CHAIN_GAP", "E_NOT_FOUND"] : ["E_NOT_FOUND"];
+  return lost ? BOTH : ["E_NOT_FOUND"];
 }
 
 describe("any set of files", () => {
@@ -220,6 +224,41 @@ describe("an error", () => {
   ])("tells what is nearest: %s, asked for %p", (ranges, goal, hint) => {
     const plan = () => planChain("app", parsed(ranges), goal);
     expect(plan).toThrow(expect.objectContaining({ code: "E_NOT_FOUND", hint: expect.stringContaining(hint) }));
+  });
+});
+
+describe("points", () => {
+  const pointsFrom = (ranges: string, level = 1) => {
+    const files = parsed(ranges).map((file) => (file.minTxid < file.maxTxid ? { ...file, level } : file));
+    const points = pointsOf(files);
+    return Object.entries(points).map(([kind, txids]) => `${kind} ${txids.join(" ")}`.trim());
+  };
+
+  test.each<[law: string, ranges: string, ...kinds: string[]]>([
+    ["all are restorable in a whole chain", "1-1 2-2 3-3", "restorable 1 2 3", "merged", "lost", "stranded"],
+    ["behind a gap they are lost", "1-1 3-3 4-4", "restorable 1", "merged", "lost 3 4", "stranded"],
+    ["what a merged file leads past is merged", "1-1 4-4 5-5 2-6", "restorable 1 6", "merged 4 5", "lost", "stranded"],
+    ["also by a merged file from 1 on", "3-3 1-4 5-5", "restorable 4 5", "merged 3", "lost", "stranded"],
+    ["one that nothing leads to passes nothing", "1-1 5-5 3-8", "restorable 1", "merged", "lost 5 8", "stranded"],
+    ["before the first snapshot they are stranded", "2-2 3-3 5-7", "restorable", "merged", "lost", "stranded 2 3 7"],
+  ])("%s: %s", (_, ranges, ...kinds) => expect(pointsFrom(ranges)).toEqual(kinds));
+
+  test("a snapshot tells nothing of the files before it: they stay lost", () => {
+    expect(pointsFrom("1-1 3-3 1-4", SNAPSHOT_LEVEL)).toEqual(["restorable 1 4", "merged", "lost 3", "stranded"]);
+  });
+
+  test("are restorable just where a plan leads", () => {
+    fc.assert(
+      fc.property(rangeSet, (ranges) => {
+        const files = filesOf(ranges);
+        const planned = restorePoints(files).filter((txid) => codeOf(() => planChain("app", files, txid)) === null);
+        const { restorable, merged, lost, stranded } = pointsOf(files);
+        expect(restorable).toEqual(planned);
+        const all = [...restorable, ...merged, ...lost, ...stranded].sort((a, b) => Number(a - b));
+        expect(all).toEqual(restorePoints(files));
+      }),
+      { numRuns: NUM_RUNS },
+    );
   });
 });
 

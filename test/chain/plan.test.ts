@@ -13,6 +13,8 @@ function file(minTxid: number, maxTxid: number): ChainFile {
     maxTxid: BigInt(maxTxid),
     sizeBytes: 1,
     modifiedAt: new Date(0),
+    storedAt: new Date(0),
+    level: 0,
   };
 }
 

@@ -156,7 +156,6 @@ test("files of others and files that are half written are not databases", async 
   mkdirSync(join(bucket, "notes"));
   for (const path of [
     "README.txt",
-    "00000001-00000001.ltx",
     "notes/a.txt",
     "notes/1-1.ltx",
     "app/.tmp-0123456789abcdef",

@@ -263,3 +263,32 @@ describe.skipIf(server === null)("to a bucket", () => {
     expectHidden(said, [env.AWS_SECRET_ACCESS_KEY ?? "-"]);
   });
 });
+
+test.each([
+  ["walsync", "litestream"],
+  ["litestream", "walsync"],
+])("a name that exists in the %s layout is not written to in the %s one", async (there, asked) => {
+  const folder = await makePlace();
+  await snapshot(folder, "--layout", there);
+  const before = treeOf(join(folder, "bucket"));
+  await insert();
+  const refused = await walsync(["snapshot", "app.db", "-b", "bucket", "--layout", asked], { cwd: folder });
+  expectOneError(
+    refused,
+    "E_CONFIG",
+    new RegExp(`expected the ${asked} layout .* found ${there}\n.*--layout ${there}`),
+  );
+  expect(treeOf(join(folder, "bucket"))).toEqual(before);
+  // What is known of the one layout is not taken for the other: the chain goes on.
+  await snapshot(folder, "--layout", there);
+  await expectRestorable(folder);
+});
+
+test("the litestream layout has the snapshot twice, and nothing beside it", async () => {
+  const folder = await makePlace();
+  await snapshot(folder, "--layout", "litestream");
+  const file = "0000000000000001-0000000000000001.ltx";
+  const found = Object.keys(treeOf(join(folder, "bucket", "app")));
+  expect(found.sort()).toEqual(["ltx", "ltx/0", `ltx/0/${file}`, "ltx/9", `ltx/9/${file}`]);
+  await expectRestorable(folder);
+});

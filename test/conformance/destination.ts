@@ -184,6 +184,19 @@ export function destinationConformance(name: string, make: () => Promise<Subject
       }
     });
 
+    test("a chosen time is kept in a directory, and everywhere it is told when an object came", async () => {
+      const destination = await fresh();
+      const chosen = new Date("2024-05-06T07:08:09.123Z");
+      await destination.write("dated", text("x"), { modifiedAt: chosen, condition: "absent" });
+      const head = await destination.head("dated");
+      const listed = (await Array.fromAsync(destination.list("")))[0];
+      for (const found of [head, listed]) {
+        expect(Math.abs((found?.storedAt.getTime() ?? 0) - Date.now())).toBeLessThan(60_000);
+        const expected = destination.capabilities.levelFolders === "directory" ? chosen : found?.storedAt;
+        expect(found?.modifiedAt).toEqual(expected);
+      }
+    });
+
     // Goal: a missing key is an answer, a missing place is an error: a mistyped bucket must not read as "no snapshots".
 
     test("a missing key is null, and a missing prefix lists nothing", async () => {

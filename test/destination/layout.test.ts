@@ -1,13 +1,16 @@
 import { expect, test } from "bun:test";
 import fc from "fast-check";
 import {
+  folderOf,
   formatKey,
   type LtxKeyParts,
   levelPrefix,
   manifestKey,
   nameFault,
   parseKey,
+  requireListedName,
   requireName,
+  UNNAMED,
 } from "../../src/destination/layout.ts";
 import { exitStatus, WalsyncError } from "../../src/errors.ts";
 
@@ -73,7 +76,27 @@ test.each([
 });
 
 test.each([
-  "00000001-00000001.ltx",
+  ["00000001-00000012.ltx", "walsync"],
+  ["0009/0000000000000001-000000000000000c.ltx", "litestream"],
+  ["ltx/9/0000000000000001-000000000000000c.ltx", "litestream"],
+])("%j lies right at the destination, and its database is called .", (key, layout) => {
+  expect(parseKey(key)).toMatchObject({
+    is: "ltx",
+    name: UNNAMED,
+    layout,
+    kind: "snapshot",
+    minTxid: 1n,
+    maxTxid: 12n,
+  });
+  expect(folderOf(UNNAMED)).toBe("");
+  expect(parseKey(manifestKey(UNNAMED))).toEqual({ is: "manifest", name: UNNAMED });
+  requireListedName(UNNAMED);
+  expect(() => requireName(UNNAMED)).toThrow();
+});
+
+test.each([
+  "/00000001-00000001.ltx",
+  "./00000001-00000001.ltx",
   "app/0000001-00000001.ltx",
   "app/000000001-00000002.ltx",
   "app/00000002-00000001.ltx",
@@ -86,8 +109,7 @@ test.each([
   "app/ltx/9/0000000000000000-0000000000000001.ltx",
   "app/000a/0000000000000001-0000000000000001.ltx",
   "app/0009/manifest.json",
-  "0009/0000000000000001-0000000000000001.ltx",
-  "manifest.json",
+  "/0009/0000000000000001-0000000000000001.ltx",
   "/manifest.json",
   "app/.DS_Store",
   "app/../x/00000001-00000001.ltx",
@@ -126,7 +148,17 @@ test("every name and range comes back from its key, in every layout", () => {
 
 test("any key that is parsed is spelled the same way again", () => {
   const digits = fc.stringMatching(/^[0-9a-f]{7,17}$/);
-  const folder = fc.constantFrom("app", "app/0009", "app/ltx/0", "ltx/ltx/9", "0000/0000", "app/ltx", "a/ltx/1/0001");
+  const folder = fc.constantFrom(
+    "0009",
+    "ltx/9",
+    "app",
+    "app/0009",
+    "app/ltx/0",
+    "ltx/ltx/9",
+    "0000/0000",
+    "app/ltx",
+    "a/ltx/1/0001",
+  );
   fc.assert(
     fc.property(folder, digits, digits, (path, min, max) => {
       const key = `${path}/${min}-${max}.ltx`;

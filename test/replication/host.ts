@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { monotonicMs } from "../../src/clock.ts";
 import type { Destination } from "../../src/destination/destination.ts";
+import type { Layout } from "../../src/destination/layout.ts";
 import { Gate } from "../../src/destination/limit.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import { configureLog } from "../../src/log.ts";
@@ -22,6 +23,12 @@ const POLICY: ReplicationPolicy = {
 };
 const PATIENCE_MS = 10_000;
 
+export interface HostOptions {
+  layout?: Layout;
+  /** Another destination than the folder. */
+  open?: () => Promise<Destination>;
+}
+
 export class Host {
   readonly path: string;
   readonly log: string[] = [];
@@ -29,12 +36,14 @@ export class Host {
   readonly #folder: string;
   readonly #bucket: string;
   readonly #stateFolder: string;
+  readonly #options: HostOptions;
   #app: Database | null = null;
   #destination: Destination | null = null;
   #replicator: Replicator | null = null;
 
   /** Two hosts with one `bucket` replicate to the same name. */
-  constructor(folder: string, bucket = join(folder, "bucket")) {
+  constructor(folder: string, bucket = join(folder, "bucket"), options: HostOptions = {}) {
+    this.#options = options;
     this.#folder = folder;
     this.#bucket = bucket;
     this.#stateFolder = join(folder, "state");
@@ -94,9 +103,10 @@ export class Host {
 
   async start(policy: Partial<ReplicationPolicy> = {}): Promise<void> {
     configureLog({ level: "debug", sink: (line) => this.log.push(line) });
-    this.#destination ??= await openDestination(this.#bucket);
+    this.#destination ??= await this.#openDestination();
     await this.#destination.prepare();
     this.#replicator = new Replicator({
+      layout: this.#options.layout ?? "walsync",
       path: this.path,
       name: "app",
       destination: this.#destination,
@@ -150,11 +160,15 @@ export class Host {
   /** Bytes of what a restore gives. */
   async restored(target: RestoreTarget = { kind: "newest" }): Promise<Uint8Array> {
     const output = join(this.#folder, "restored.db");
-    this.#destination ??= await openDestination(this.#bucket);
+    this.#destination ??= await this.#openDestination();
     await restoreDatabase(this.#destination, "app", output, { target, integrity: "full", force: false });
     const bytes = readFileSync(output);
     rmSync(output);
     return bytes;
+  }
+
+  #openDestination(): Promise<Destination> {
+    return this.#options.open?.() ?? openDestination(this.#bucket);
   }
 
   content(): Uint8Array {

@@ -15,6 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { basename, dirname, join } from "node:path";
+import { WALSYNC_RULES } from "../../src/chain/layout-rules.ts";
 import { observeDurableSteps } from "../../src/durable.ts";
 import { configureLog } from "../../src/log.ts";
 import { keptName, LocalState, stateFolderOf } from "../../src/replication/local-state.ts";
@@ -219,7 +220,8 @@ describe("a crash", () => {
       if (!step.startsWith("rename ")) continue;
       renames++;
       const path = step.slice("rename ".length);
-      expect(steps[i - 1]).toBe(`sync ${path}.tmp`);
+      // A file of the outbox gets the rest of its name when all of it is known.
+      expect(steps[i - 1]).toBe(`sync ${path.replace(/\.\d+\.ltx$/, ".ltx")}.tmp`);
       expect(steps[i + 1]).toBe(`sync ${dirname(path)}`);
       if (basename(path) !== "position.json") continue;
       const before = steps.slice(0, i);
@@ -233,7 +235,7 @@ describe("a crash", () => {
     const host = await liveHost();
     await host.stop();
     const outbox = pathIn(host, "outbox");
-    writeFileSync(join(outbox, "0000000000000002-0000000000000002.1.ltx.tmp"), "half");
+    writeFileSync(join(outbox, "0000000000000002-0000000000000002.ltx.tmp"), "half");
     writeFileSync(pathIn(host, "position.json.tmp"), "{");
     writeFileSync(pathIn(host, "pages.crc.tmp"), "half");
     host.insert();
@@ -366,7 +368,7 @@ describe("any damage", () => {
     const image = copyOf(life);
     for (const damaged of [...cuts(bytes), ...flips(bytes), Buffer.concat([bytes, bytes])]) {
       writeFileSync(join(folderOf(image), "position.json"), damaged);
-      expect(() => new LocalState(image, URL, NAME)).toThrow(
+      expect(() => new LocalState(image, URL, NAME, WALSYNC_RULES)).toThrow(
         expect.objectContaining({ code: "E_INTEGRITY", message: expect.stringContaining("position.json: ") }),
       );
     }
@@ -379,7 +381,7 @@ describe("any damage", () => {
       string,
     ];
     writeFileSync(path, `${body},\n  "sha256": "${sha256Of(Buffer.from(`${body}\n}`))}"\n}\n`);
-    expect(() => new LocalState(life.stateFolder, URL, NAME)).toThrow(
+    expect(() => new LocalState(life.stateFolder, URL, NAME, WALSYNC_RULES)).toThrow(
       expect.objectContaining({ code: "E_INTEGRITY", message: expect.stringContaining("version 1, found 2") }),
     );
   });
@@ -393,7 +395,7 @@ describe("any damage", () => {
     let unharmed = 0;
     for (const damaged of [...cuts(bytes), ...flips(bytes)]) {
       writeFileSync(join(folderOf(image), "outbox", basename(path)), damaged);
-      const state = new LocalState(image, URL, NAME);
+      const state = new LocalState(image, URL, NAME, WALSYNC_RULES);
       try {
         state.recover(life.database);
         // An LZ4 block can say the same page in more than one way.
@@ -414,7 +416,7 @@ describe("any damage", () => {
     const image = copyOf(life);
     for (const damaged of [...cuts(bytes).slice(8), ...flips(bytes)]) {
       writeFileSync(join(folderOf(image), "pages.crc"), damaged);
-      const state = new LocalState(image, URL, NAME);
+      const state = new LocalState(image, URL, NAME, WALSYNC_RULES);
       if (damaged.readUInt32LE(0) !== bytes.readUInt32LE(0)) expect(state.table).toBeNull();
       if (damaged.readUInt32LE(4) !== bytes.readUInt32LE(4)) expect(state.table).toBeNull();
       state.recover(life.database);
@@ -445,7 +447,7 @@ describe("any damage", () => {
     const [life, other] = [await waitingLife(), await waitingLife()];
     const [ours, next] = life.state.outbox.files.map(({ path }) => path) as [string, string];
     damage(ours, next, other.state.outbox.files[0]!.path);
-    const state = new LocalState(life.stateFolder, URL, NAME);
+    const state = new LocalState(life.stateFolder, URL, NAME, WALSYNC_RULES);
     expect(() => state.recover(life.database)).toThrow(expect.objectContaining({ code: "E_LTX" }));
   });
 });
@@ -521,7 +523,7 @@ describe("what is known of the chain", () => {
       "0000000000000001-0000000000000002.0.ltx",
     ]);
     writeFileSync(join(life.folder, "outbox", "notes.txt"), "not ours");
-    writeFileSync(join(life.folder, "outbox", "0000000000000003-0000000000000003.1.ltx.tmp.index"), "half");
+    writeFileSync(join(life.folder, "outbox", "0000000000000003-0000000000000003.ltx.tmp.index"), "half");
     life.reopen();
     expect(life.state.outbox.files.map(told)).toEqual(staged);
     const onDisk = () => life.state.outbox.files.reduce((sum, { path }) => sum + statSync(path).size, 0);
@@ -536,9 +538,9 @@ describe("what is known of the chain", () => {
   test("a state in which nothing was ever staged leaves no folder; two names share none", () => {
     const folder = join(dir, crypto.randomUUID());
     const states = [
-      new LocalState(folder, URL, "a"),
-      new LocalState(folder, URL, "b"),
-      new LocalState(folder, "/b", "a"),
+      new LocalState(folder, URL, "a", WALSYNC_RULES),
+      new LocalState(folder, URL, "b", WALSYNC_RULES),
+      new LocalState(folder, "/b", "a", WALSYNC_RULES),
     ];
     expect(readdirSync(folder)).toHaveLength(3);
     for (const state of states) state.close();

@@ -3,6 +3,7 @@ import { Database } from "bun:sqlite";
 import { expect } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, truncateSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { WALSYNC_RULES } from "../../src/chain/layout-rules.ts";
 import type { DurableStep } from "../../src/durable.ts";
 import { pageChecksum, type U64Halves } from "../../src/ltx/checksum.ts";
 import { capture } from "../../src/replication/capture.ts";
@@ -37,7 +38,7 @@ export class Life {
     this.app.run("create table item (id integer primary key, body)");
     this.database = PinnedDatabase.open(join(folder, "app.db"));
     this.stateFolder = join(folder, "state");
-    this.state = new LocalState(this.stateFolder, URL, NAME);
+    this.state = new LocalState(this.stateFolder, URL, NAME, WALSYNC_RULES);
   }
 
   get folder(): string {
@@ -113,7 +114,7 @@ export class Life {
   /** Lets go of the state and opens it anew, as the next process does. */
   reopen(): void {
     this.state.close();
-    this.state = new LocalState(this.stateFolder, URL, NAME);
+    this.state = new LocalState(this.stateFolder, URL, NAME, WALSYNC_RULES);
     this.state.recover(this.database);
   }
 
@@ -228,7 +229,7 @@ export const WORK: readonly { name: string; retry: "in place" | "reopened"; run(
 
 /** What a crash left in `stateFolder`, opened while the database of `life` is as the crash found it. */
 export function expectAgreement(life: Life, stateFolder: string, tableExpected: boolean): void {
-  const state = new LocalState(stateFolder, URL, NAME);
+  const state = new LocalState(stateFolder, URL, NAME, WALSYNC_RULES);
   try {
     expect(leftovers(stateFolder)).toEqual([]);
     const newest = [...life.reported.keys()].at(-1) ?? 0n;

@@ -4,12 +4,15 @@ import { describe, expect, test } from "bun:test";
 import { readFileSync, rmSync, truncateSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
+import { layoutRules, WALSYNC_RULES } from "../../src/chain/layout-rules.ts";
 import { DirectoryDestination } from "../../src/destination/directory.ts";
+import { formatKey } from "../../src/destination/layout.ts";
 import { DestinationError, LtxError } from "../../src/errors.ts";
 import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "../../src/replication/contact.ts";
 import type { Position } from "../../src/replication/position.ts";
 import { ChainFolder, ltxBytes, stateChecksum } from "../chain/make.ts";
 import { rejection } from "../conformance/helpers.ts";
+import { header } from "../ltx/make.ts";
 import { tempDir } from "../support/temp.ts";
 
 const dir = tempDir();
@@ -37,7 +40,7 @@ function position(shippedTxid: bigint, capturedTxid: bigint): Position {
   };
 }
 
-function remoteEnd(txid: bigint, checksum = OURS, whole = true): RemoteEnd {
+function remoteEnd(txid: bigint, checksum: bigint | null = OURS, whole = true): RemoteEnd {
   return { txid, checksum, whole, timestampMs: 0, pageSize: 4096, snapshotTxid: 1n, snapshotAtMs: 0 };
 }
 
@@ -58,7 +61,8 @@ function allCases(): Case[] {
       for (const atShipped of shipped === captured ? [OURS, null] : [OURS, OTHER, null]) {
         cases.push({ shipped, captured, atShipped, remote: null });
         for (let txid = 1n; txid <= 6n; txid++) {
-          for (const checksum of [OURS, OTHER]) {
+          // Not told by anything; and not told by a file of a destination where one of ours would tell it.
+          for (const checksum of [OURS, OTHER, null, 0n]) {
             for (const whole of [true, false])
               cases.push({ shipped, captured, atShipped, remote: remoteEnd(txid, checksum, whole) });
           }
@@ -74,7 +78,8 @@ function isForeign({ shipped, captured, atShipped, remote }: Case): boolean {
   if (remote === null) return false;
   const known = new Map([[captured, OURS]]);
   if (atShipped !== null) known.set(shipped, atShipped);
-  return remote.txid > captured || (known.get(remote.txid) ?? remote.checksum) !== remote.checksum;
+  if (remote.txid > captured) return true;
+  return remote.checksum !== null && (known.get(remote.txid) ?? remote.checksum) !== remote.checksum;
 }
 
 function expectedPlan(one: Case): ContactPlan {
@@ -110,15 +115,15 @@ describe("first contact with a position here", () => {
 describe("the remote end", () => {
   test("of a destination without files of this name is null, whatever else lies there", async () => {
     const chain = newChain();
-    expect(await readRemoteEnd(chain.destination, "app")).toBeNull();
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toBeNull();
     for (const name of ["app2", "ap", "app/nested", "app-x"]) chain.add(name, 1n, 1n);
     for (const file of ["manifest.json", "README", "1-1.ltx", "00000002-00000001.ltx"]) chain.put(`app/${file}`, "x");
-    expect(await readRemoteEnd(chain.destination, "app")).toBeNull();
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toBeNull();
   });
 
   test("of a destination that is not there is an error, never null", async () => {
     const missing = new DirectoryDestination(join(dir, "missing"));
-    expect(await rejection(readRemoteEnd(missing, "app"))).toBeInstanceOf(DestinationError);
+    expect(await rejection(readRemoteEnd(missing, "app", WALSYNC_RULES))).toBeInstanceOf(DestinationError);
   });
 
   test("is what header and trailer of the last file say, and the time of the snapshot object", async () => {
@@ -127,7 +132,7 @@ describe("the remote end", () => {
     const last = chain.add("app", 2n, 2n, { timestampMs: 123_456, seed: 77 });
     utimesSync(snapshot, 5000, 5000);
     utimesSync(last, 10, 10);
-    expect(await readRemoteEnd(chain.destination, "app")).toEqual({
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toEqual({
       txid: 2n,
       checksum: stateChecksum(77),
       timestampMs: 123_456,
@@ -143,7 +148,7 @@ describe("the remote end", () => {
     chain.add("app", 1n, 99_999_999n);
     chain.add("app", 100_000_000n, 100_000_000n, { seed: 3 });
     const expected = { txid: 100_000_000n, checksum: stateChecksum(3), snapshotTxid: 99_999_999n, whole: true };
-    expect(await readRemoteEnd(chain.destination, "app")).toMatchObject(expected);
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toMatchObject(expected);
   });
 
   test.each<[law: string, ranges: string, txid: bigint, snapshotTxid: bigint, whole: boolean]>([
@@ -157,7 +162,7 @@ describe("the remote end", () => {
   ])("%s", async (_, ranges, txid, snapshotTxid, whole) => {
     const chain = newChain();
     for (const range of ranges.split(" ")) chain.add("app", ...(range.split("-").map(BigInt) as [bigint, bigint]));
-    const found = await readRemoteEnd(chain.destination, "app");
+    const found = await readRemoteEnd(chain.destination, "app", WALSYNC_RULES);
     expect(found).toMatchObject({ txid, snapshotTxid, whole });
     expect(found!.snapshotAtMs === 0).toBe(snapshotTxid === 0n);
   });
@@ -170,20 +175,103 @@ describe("the remote end", () => {
     // Up to here the bytes before the end are no checksum: the flag that every one has is missing.
     for (let length = 0; length < 110; length += 5) {
       truncateSync(path, length);
-      expect(await rejection(readRemoteEnd(chain.destination, "app"))).toBeInstanceOf(LtxError);
+      expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toBeInstanceOf(LtxError);
       writeFileSync(path, whole);
     }
     writeFileSync(path, ltxBytes(3n, 3n));
-    expect(await rejection(readRemoteEnd(chain.destination, "app"))).toBeInstanceOf(LtxError);
+    expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toBeInstanceOf(LtxError);
     rmSync(path);
-    expect(await readRemoteEnd(chain.destination, "app")).toMatchObject({ txid: 1n });
+    expect(await readRemoteEnd(chain.destination, "app", WALSYNC_RULES)).toMatchObject({ txid: 1n });
   });
 
   test.each(["0000", "ltx/0"])("of another tool's chain is refused, in %s", async (folder) => {
     const chain = newChain();
     chain.put(`app/${folder}/0000000000000001-0000000000000001.ltx`, ltxBytes(1n, 1n));
-    expect(await rejection(readRemoteEnd(chain.destination, "app"))).toMatchObject({ code: "E_CONFIG" });
+    expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toMatchObject({ code: "E_CONFIG" });
     chain.add("app", 1n, 1n);
-    expect(await rejection(readRemoteEnd(chain.destination, "app"))).toMatchObject({ code: "E_INTEGRITY" });
+    expect(await rejection(readRemoteEnd(chain.destination, "app", WALSYNC_RULES))).toMatchObject({
+      code: "E_INTEGRITY",
+    });
+  });
+});
+
+describe("the remote end in the litestream layout", () => {
+  const rules = layoutRules("litestream", { metadata: false, levelFolders: "directory" });
+  const put = (chain: ChainFolder, level: number, minTxid: bigint, maxTxid: bigint) => {
+    const key = formatKey({ layout: "litestream", folders: "directory", name: "app", level, minTxid, maxTxid });
+    chain.put(key, ltxBytes(minTxid, maxTxid, { withoutChecksums: true }));
+  };
+
+  test.each<[law: string, files: [number, bigint, bigint][], txid: bigint, whole: boolean]>([
+    [
+      "the last file of level 0",
+      [
+        [9, 1n, 1n],
+        [0, 1n, 1n],
+        [0, 2n, 2n],
+      ],
+      2n,
+      true,
+    ],
+    [
+      "a merged file, where level 0 ends before",
+      [
+        [9, 1n, 1n],
+        [0, 2n, 2n],
+        [1, 2n, 4n],
+      ],
+      4n,
+      true,
+    ],
+    [
+      "a snapshot that was uploaded before what led to it",
+      [
+        [9, 1n, 1n],
+        [0, 2n, 2n],
+        [9, 1n, 7n],
+      ],
+      7n,
+      true,
+    ],
+    [
+      "no end of a whole chain, behind a gap",
+      [
+        [9, 1n, 1n],
+        [0, 2n, 2n],
+        [0, 4n, 4n],
+      ],
+      4n,
+      false,
+    ],
+  ])("is %s", async (_law, files, txid, whole) => {
+    const chain = newChain();
+    for (const [level, minTxid, maxTxid] of files) put(chain, level, minTxid, maxTxid);
+    expect(await readRemoteEnd(chain.destination, "app", rules)).toMatchObject({ txid, whole, checksum: null });
+  });
+
+  test("of a chain in the walsync layout is refused, and the hint says how to go on", async () => {
+    const chain = newChain();
+    chain.add("app", 1n, 1n);
+    const refused = await rejection(readRemoteEnd(chain.destination, "app", rules));
+    expect(refused).toMatchObject({ code: "E_CONFIG", hint: expect.stringContaining("--layout walsync") });
+  });
+
+  test("is told by metadata where there is any; a file without it is certainly not ours", () => {
+    const inBucket = layoutRules("litestream", { metadata: true, levelFolders: "bucket" });
+    const ends = { header: header({ minTxid: 5n, maxTxid: 5n }), trailer: { postApplyChecksum: 0n, fileChecksum: 0n } };
+    const facts = { sha256: "00", commits: 3, checksums: { pre: OURS, post: OTHER }, timestampMs: 1_700_000_000_123 };
+    const { metadata = {}, modifiedAt } = inBucket.attributesOf(facts);
+    expect(metadata).toEqual({
+      sha256: "00",
+      commits: "3",
+      "pre-checksum": "8000000000000001",
+      "post-checksum": "8000000000000002",
+      "litestream-timestamp": "2023-11-14T22:13:20.123Z",
+    });
+    expect(modifiedAt?.getTime()).toBe(facts.timestampMs);
+    expect(inBucket.checksumsOf({ ...ends, metadata })).toEqual(facts.checksums);
+    expect(inBucket.checksumsOf({ ...ends, metadata: {} })).toEqual({ pre: 0n, post: 0n });
+    expect(inBucket.checksumsOf({ ...ends, metadata: { "post-checksum": "nonsense" } })).toEqual({ pre: 0n, post: 0n });
+    expect(rules.checksumsOf({ ...ends, metadata: {} })).toBeNull();
   });
 });

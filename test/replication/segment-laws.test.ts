@@ -14,6 +14,7 @@ import {
   writeSync,
 } from "node:fs";
 import { join } from "node:path";
+import { WALSYNC_RULES } from "../../src/chain/layout-rules.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { fillTable, pinState } from "../../src/replication/full-scan.ts";
 import { Outbox } from "../../src/replication/outbox.ts";
@@ -79,7 +80,7 @@ class Bench {
     setUp(this.app);
     this.insert(10);
     this.database = PinnedDatabase.open(this.path);
-    this.outbox = new Outbox(join(this.folder, "outbox"));
+    this.outbox = new Outbox(join(this.folder, "outbox"), WALSYNC_RULES);
     this.walFd = openSync(`${this.path}-wal`, "r+");
   }
 

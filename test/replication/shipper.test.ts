@@ -3,6 +3,7 @@
 import { afterAll, afterEach, describe, expect, spyOn, test } from "bun:test";
 import { copyFileSync, readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { WALSYNC_RULES } from "../../src/chain/layout-rules.ts";
 import type { Destination, ObjectHead, WriteOptions } from "../../src/destination/destination.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import { observeDurableSteps } from "../../src/durable.ts";
@@ -33,7 +34,7 @@ type Fate = "fine" | "fails before" | "loses the answer" | "never answers";
 async function makeWorld(fates: Fate[] = [], folder = join(dir, crypto.randomUUID())) {
   const inner = await openDestination(join(folder, "bucket"));
   await inner.prepare();
-  const outbox = new Outbox(join(folder, "outbox"));
+  const outbox = new Outbox(join(folder, "outbox"), WALSYNC_RULES);
   const events: string[] = [];
   const asked: { key: string; options: WriteOptions | undefined }[] = [];
   const shipped: Shipped[] = [];
@@ -228,21 +229,19 @@ describe("every upload", () => {
       {
         key: "app/00000001-00000001.ltx",
         timestampMs: 1,
-        preChecksum: 0n,
-        postChecksum: checksumOf(pagesOf(makePage(512, 1))),
+        checksums: { pre: 0n, post: checksumOf(pagesOf(makePage(512, 1))) },
       },
       {
         key: "app/00000002-00000002.ltx",
         timestampMs: 2,
-        preChecksum: CHECKSUM,
-        postChecksum: checksumOf(pagesOf(makePage(512, 2))),
+        checksums: { pre: CHECKSUM, post: checksumOf(pagesOf(makePage(512, 2))) },
       },
     ]);
   });
 
   test("of what an earlier process left goes in its order, with the digest of what is on the disk", async () => {
     const folder = join(dir, crypto.randomUUID());
-    const left = new Outbox(join(folder, "outbox"));
+    const left = new Outbox(join(folder, "outbox"), WALSYNC_RULES);
     for (const [min, max] of [
       [1n, 1n],
       [2n, 2n],
@@ -276,7 +275,7 @@ describe("every upload", () => {
     ["of other transactions", (path: string) => copyFileSync(path.replace(/2-(0+)2\./, "1-$11."), path)],
   ])("of a file that was %s before this process never reaches the destination", async (_, damage) => {
     const folder = join(dir, crypto.randomUUID());
-    const left = new Outbox(join(folder, "outbox"));
+    const left = new Outbox(join(folder, "outbox"), WALSYNC_RULES);
     stage(left, 1n);
     damage(stage(left, 2n).path);
     const world = await makeWorld([], folder);
@@ -331,7 +330,7 @@ describe("a destination that fails", () => {
     await until(() => world.failures.length > 0);
     await world.shipper.stop();
     expect(world.outbox.files).toHaveLength(1);
-    expect(new Outbox(world.outboxFolder).files).toHaveLength(1);
+    expect(new Outbox(world.outboxFolder, WALSYNC_RULES).files).toHaveLength(1);
   });
 });
 
@@ -396,7 +395,7 @@ describe("after failures", () => {
     await until(() => world.asked.length === 2);
     await world.shipper.stop();
     expect([world.shipped, world.failures, world.stops]).toEqual([[], [], []]);
-    expect(new Outbox(world.outboxFolder).files).toHaveLength(2);
+    expect(new Outbox(world.outboxFolder, WALSYNC_RULES).files).toHaveLength(2);
     world.shipper.start();
     await world.shipper.settled();
     expect(world.asked).toHaveLength(2);
@@ -486,7 +485,7 @@ describe("somebody else's object under our key", () => {
     stage(world.outbox, 1n);
     world.shipper.start();
     await until(() => world.outbox.files.length === 0);
-    const elsewhere = new Outbox(join(dir, crypto.randomUUID()));
+    const elsewhere = new Outbox(join(dir, crypto.randomUUID()), WALSYNC_RULES);
     writeFileSync(join(world.bucket, "00000001-00000002.ltx"), readFileSync(stage(elsewhere, 1n, 2n, 77).path));
     stage(world.outbox, 1n, 2n, 5);
     world.shipper.start();
@@ -513,7 +512,7 @@ describe("somebody else's object under our key", () => {
       stage(world.outbox, 1n);
       world.shipper.start();
       await until(() => world.outbox.files.length === 0);
-      const elsewhere = new Outbox(join(dir, crypto.randomUUID()));
+      const elsewhere = new Outbox(join(dir, crypto.randomUUID()), WALSYNC_RULES);
       const theirs = damage(readFileSync(stage(elsewhere, 1n, 2n, 5, 77).path));
       writeFileSync(join(world.bucket, "00000001-00000002.ltx"), theirs);
       stage(world.outbox, 1n, 2n, 5);
@@ -529,7 +528,7 @@ describe("somebody else's object under our key", () => {
     stage(world.outbox, 1n);
     world.shipper.start();
     await until(() => world.outbox.files.length === 0);
-    const elsewhere = new Outbox(join(dir, crypto.randomUUID()));
+    const elsewhere = new Outbox(join(dir, crypto.randomUUID()), WALSYNC_RULES);
     writeFileSync(join(world.bucket, "00000002-00000002.ltx"), readFileSync(stage(elsewhere, 2n, 2n, 77).path));
     stage(world.outbox, 2n, 2n, 5);
     world.shipper.start();
@@ -543,7 +542,7 @@ describe("somebody else's object under our key", () => {
   test("two writers of one name: each key is of one of them, and one of them stops", async () => {
     const folder = join(dir, crypto.randomUUID());
     const [a, b] = [await makeWorld([], folder), await makeWorld([], folder)];
-    const own = new Outbox(join(folder, "outbox of b"));
+    const own = new Outbox(join(folder, "outbox of b"), WALSYNC_RULES);
     const others: unknown[] = [];
     const rival = new Shipper(b.inner, "app", own, {
       onShipped: () => {},

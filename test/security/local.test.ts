@@ -99,7 +99,7 @@ describe("a symbolic link", () => {
     expect(await snapshot(place)).toMatchObject({ status: 0 });
     const folder = chainFolder(place);
     const outbox = join(folder, "outbox");
-    const second = `${"2".padStart(16, "0")}-${"2".padStart(16, "0")}.1.ltx.tmp`;
+    const second = `${"2".padStart(16, "0")}-${"2".padStart(16, "0")}.ltx.tmp`;
     const names = ["position.json.tmp", "pages.crc.tmp", join("outbox", second), join("outbox", `${second}.index`)];
     for (const name of names) symlinkSync(place.precious, join(folder, name));
     commit(place);

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import type {
+  Capabilities,
   Destination,
   ListOptions,
   ObjectBody,
@@ -38,11 +39,13 @@ export class Bucket {
   requests = 0;
   /** Called with the key of each object that was written. */
   onWritten: (key: string) => void = () => {};
+  readonly capabilities: Capabilities;
   readonly #random: Random;
   #etags = 0;
 
-  constructor(random: Random) {
+  constructor(random: Random, capabilities: Capabilities) {
     this.#random = random;
+    this.capabilities = capabilities;
   }
 
   /** A process's own connection; after `cut` nothing it asks for happens any more. */
@@ -65,7 +68,7 @@ export class Bucket {
     };
     const destination: Destination = {
       url: "memory://bucket",
-      capabilities: { metadata: true },
+      capabilities: this.capabilities,
       prepare: () => attempt(() => {}),
       list: (prefix, options) => this.#list(attempt, prefix, options),
       // Asked for only to name others in an error.
@@ -105,8 +108,16 @@ export class Bucket {
   #head(key: string): ObjectHead | null {
     const stored = this.objects.get(key);
     if (stored === undefined) return null;
-    const { bytes, etag, metadata, modifiedMs } = stored;
-    return { key, sizeBytes: bytes.length, modifiedAt: new Date(modifiedMs), etag, metadata };
+    const { bytes, etag, modifiedMs } = stored;
+    const metadata = this.capabilities.metadata ? stored.metadata : {};
+    return {
+      key,
+      sizeBytes: bytes.length,
+      modifiedAt: new Date(modifiedMs),
+      storedAt: new Date(modifiedMs),
+      etag,
+      metadata,
+    };
   }
 
   #read(key: string, { range }: ReadOptions = {}): ObjectBody | null {

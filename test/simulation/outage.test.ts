@@ -28,7 +28,7 @@ afterEach(async () => {
 /** One host in virtual time: an application that commits, walsync, a bucket. */
 class SlowMotion {
   readonly clock = new VirtualClock(1_800_000_000_000);
-  readonly bucket = new Bucket(random);
+  readonly bucket = new Bucket(random, { metadata: true, levelFolders: "bucket" });
   readonly log: string[] = [];
   readonly written: string[] = [];
   readonly folder = mkdtempSync(join(tmpdir(), "walsync-outage-"));
@@ -41,6 +41,7 @@ class SlowMotion {
     configureLog({ level: "info", sink: (line) => this.log.push(line) });
     this.bucket.onWritten = (key) => this.written.push(key);
     this.replicator = new Replicator({
+      layout: "walsync",
       path: this.app.path,
       name: "app",
       destination: this.bucket.connect().destination,

@@ -7,8 +7,10 @@ import { cpSync, existsSync, fstatSync, mkdtempSync, readFileSync, rmSync } from
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readChains } from "../../src/chain/chain.ts";
+import { type LayoutRules, layoutRules } from "../../src/chain/layout-rules.ts";
 import { planChain, restorePoints } from "../../src/chain/plan.ts";
-import { formatKey, parseKey } from "../../src/destination/layout.ts";
+import type { Capabilities } from "../../src/destination/destination.ts";
+import { type Layout, parseKey } from "../../src/destination/layout.ts";
 import { Gate } from "../../src/destination/limit.ts";
 import { observeDurableSteps } from "../../src/durable.ts";
 import { ChainGapError, WalsyncError } from "../../src/errors.ts";
@@ -39,6 +41,12 @@ class Crash extends Error {}
 
 const NAME = "app";
 const PAGE_SIZES = [512, 1024, 4096, 4096, 4096, 65536];
+/** A bucket, and what a directory is like. */
+const PLACES: readonly Capabilities[] = [
+  { metadata: true, levelFolders: "bucket" },
+  { metadata: true, levelFolders: "bucket" },
+  { metadata: false, levelFolders: "directory" },
+];
 const RESTORED_POINTS = 10;
 
 export class World {
@@ -48,6 +56,7 @@ export class World {
   readonly #folder: string;
   readonly #app: Application;
   readonly #bucket: Bucket;
+  readonly #rules: LayoutRules;
   readonly #trace: string[] = [];
   readonly #counts: Record<string, number> = {};
   /** Newest state of the oracle when each txid was minted: a restore of it must not be older. */
@@ -69,9 +78,11 @@ export class World {
     this.#random = new Random(seed);
     const base = existsSync("/dev/shm") ? "/dev/shm" : tmpdir();
     this.#folder = mkdtempSync(join(base, "walsync-sim-"));
-    this.#bucket = new Bucket(this.#random);
+    const pageSize = this.#random.pick(PAGE_SIZES);
+    this.#bucket = new Bucket(this.#random, this.#random.pick(PLACES));
+    this.#rules = layoutRules(this.#random.pick<Layout>(["walsync", "litestream"]), this.#bucket.capabilities);
     this.#bucket.onWritten = (key) => this.#lookForHole(key);
-    this.#app = new Application(join(this.#folder, "app.db"), this.#random.pick(PAGE_SIZES), this.#random);
+    this.#app = new Application(join(this.#folder, "app.db"), pageSize, this.#random);
   }
 
   /** Runs `steps` steps but those in `skipped`; what the others choose does not depend on that. */
@@ -113,6 +124,7 @@ export class World {
     const { destination, cut } = this.#bucket.connect();
     const random = this.#random;
     const replicator = new Replicator({
+      layout: this.#rules.layout,
       path: this.#app.path,
       name: NAME,
       destination,
@@ -483,7 +495,7 @@ export class World {
     const parsed = parseKey(key);
     if (!this.#isBucketWhole || parsed?.is !== "ltx" || parsed.minTxid === 1n) return;
     const before = parsed.minTxid - 1n;
-    const names = [before, 1n].map((minTxid) => formatKey({ layout: "walsync", name: NAME, minTxid, maxTxid: before }));
+    const names = [before, 1n].flatMap((minTxid) => this.#rules.shippedKeys(NAME, { minTxid, maxTxid: before }));
     if (!names.some((name) => this.#bucket.objects.has(name))) this.#hole ??= `${key} comes before txid ${before}`;
   }
 

@@ -19,7 +19,13 @@ const dir = tempDir();
 /** An hour in two seconds. */
 const MERGE: MergePolicy = { windowsMs: [100, 500], keepFineMs: 1000 };
 const KEEP = { hourly: 1, daily: 0, weekly: 0, monthly: 0, pointInTimeMs: 0 };
-const POLICY: CarePolicy = { merge: MERGE, retention: KEEP, compactAfterSnapshot: false, compactIntervalMs: 0 };
+const POLICY: CarePolicy = {
+  layout: "walsync",
+  merge: MERGE,
+  retention: KEEP,
+  compactAfterSnapshot: false,
+  compactIntervalMs: 0,
+};
 let running: { host: Host; care: Caretaker; destination: Destination }[] = [];
 
 afterEach(async () => {
@@ -64,9 +70,9 @@ const ltxIn = (host: Host) =>
     .sort();
 const isMerged = (name: string) => !/^(\d+)-\1\.ltx$/.test(name) && !name.startsWith("00000001-");
 
-async function until(condition: () => boolean): Promise<void> {
-  for (let i = 0; i < 500 && !condition(); i++) await Bun.sleep(20);
-  expect(condition()).toBe(true);
+async function until(condition: () => boolean | Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 500 && !(await condition()); i++) await Bun.sleep(20);
+  expect(await condition()).toBe(true);
 }
 
 async function expectEveryPoint(
@@ -149,6 +155,34 @@ describe("increments", () => {
     destination.read = read;
     expect(ltxIn(host).filter(isMerged)).toEqual([]);
   }, 30_000);
+
+  test.each(["walsync", "litestream"] as const)(
+    "of two page sizes stay apart, in the %s layout",
+    async (layout) => {
+      const host = new Host(join(dir, crypto.randomUUID()), undefined, { layout });
+      const first = await begin({ layout, merge: null }, host);
+      await write(host, 100);
+      await first.care.stop();
+      await host.stop();
+      host.app.run("pragma journal_mode = delete");
+      host.app.run("pragma page_size = 4096");
+      host.app.run("vacuum");
+      host.app.run("pragma journal_mode = wal");
+      const { destination } = await begin({ layout }, host);
+      const changedAt = host.txid;
+      await write(host, 300);
+      const merged = async () =>
+        (await readChain(destination, "app")).files.filter(({ minTxid, maxTxid }) => minTxid < maxTxid && minTxid > 1n);
+      await until(async () => {
+        const files = await merged();
+        return files.some((file) => file.maxTxid < changedAt) && files.some((file) => file.minTxid >= changedAt);
+      });
+      expect((await merged()).filter((file) => file.minTxid < changedAt && file.maxTxid >= changedAt)).toEqual([]);
+      expect(host.logged("upkeep failed")).toBe(false);
+      expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+    },
+    30_000,
+  );
 
   test("of two parts that do not fit together are not merged", async () => {
     const { host } = await begin();
