@@ -37,6 +37,10 @@ const app: App = {
       summary: "say what watch would do, what it costs, and what is risky",
       load: () => import("./commands/explain.ts").then((module) => module.default),
     },
+    migrate: {
+      summary: "take over from Litestream: its configuration, and copies of its replicas",
+      load: () => import("./commands/migrate.ts").then((module) => module.default),
+    },
     compact: {
       summary: "delete old snapshots and increments by a policy",
       load: () => import("./commands/compact.ts").then((module) => module.default),
