@@ -1,9 +1,9 @@
 /** `walsync migrate`: from Litestream's configuration to walsync's, and from one layout of files to the other. */
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { WalsyncError } from "../errors.ts";
-import { DESTINATION_FLAGS } from "./destination.ts";
+import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 
-const { bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
+const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 
 export default defineWalsyncCommand({
   meta: { name: "migrate", description: "Take over from Litestream: its configuration, and copies of its replicas" },
@@ -41,6 +41,21 @@ export default defineWalsyncCommand({
       const { migrateConfig } = await import("./migrate-config.ts");
       const { output, force, json } = flags;
       migrateConfig({ path: litestream, output, force, json, env });
+      return;
+    }
+    const { convert: name = "", to, json } = flags;
+    if (flags.bucket === undefined || to === undefined) {
+      throw new WalsyncError("E_USAGE", `migrate: expected --bucket and --to with --convert, found not both`);
+    }
+    const { signal } = context;
+    const source = await destinationOf({ ...flags, bucket: flags.bucket }, env, signal);
+    const target = await destinationOf({ ...flags, bucket: to }, env, signal);
+    const { migrateConvert } = await import("./migrate-convert.ts");
+    try {
+      await migrateConvert(source, target, { name, as: flags.as ?? name, json, signal });
+    } finally {
+      source.close();
+      target.close();
     }
   },
 });

@@ -34,6 +34,13 @@ export class StateProof {
   #isBetween = false;
   #pages = 0;
   #differing = 0;
+  /** Pages of the state that are known. */
+  #held = 0;
+
+  /** Database checksum of the state so far. */
+  get checksum(): bigint {
+    return this.#sum.value();
+  }
 
   roleOf({ minTxid, maxTxid }: Pick<LtxHeader, "minTxid" | "maxTxid">): Role {
     if (this.txid !== null && maxTxid === this.txid) return "repeats";
@@ -63,6 +70,7 @@ export class StateProof {
       if (oldHigh !== hi || oldLow !== lo) this.#differing++;
       return;
     }
+    if (oldHigh === 0 && oldLow === 0) this.#held++;
     this.#sum.xorPage(oldHigh, oldLow);
     this.#sum.xorPage(hi, lo);
     this.#high[pgno] = hi;
@@ -95,6 +103,7 @@ export class StateProof {
     }
     const all = pageCountWithoutLock(commit, pageSize);
     if (minTxid === 1n && this.#pages !== all) return `expected all ${all} pages, found ${this.#pages}`;
+    if (this.#held !== all) return `expected all ${all} pages by now, found ${this.#held}`;
     const found = this.#sum.value();
     if (!hasChecksums(header) || found === claimed) return null;
     return `expected database checksum ${hex64(claimed)} after it, found ${hex64(found)}`;
@@ -106,11 +115,13 @@ export class StateProof {
     this.#high.fill(0);
     this.#low.fill(0);
     this.#sum.reset();
+    this.#held = 0;
   }
 
   /** What lies behind the end is no part of the database any more. */
   #resize(commit: number): void {
     for (let pgno = commit + 1; pgno <= this.#commit; pgno++) {
+      if (this.#high[pgno] !== 0 || this.#low[pgno] !== 0) this.#held--;
       this.#sum.xorPage(this.#high[pgno]!, this.#low[pgno]!);
       this.#high[pgno] = 0;
       this.#low[pgno] = 0;
