@@ -152,6 +152,8 @@ export class ReplicaCopy {
         this.#sending.delete(sending);
       });
     this.#sending.add(sending);
+    // Whether the name is ours shows at the first file that is there: nothing is sent until that is known.
+    if (this.#present.has(ready.target.key) && this.existing === 0) await sending;
   }
 
   async #put({ target: { key, minTxid, maxTxid }, file, sizeBytes, sha256, commits, checksums }: Ready): Promise<void> {
