@@ -98,7 +98,7 @@ export function parseLitestreamConfig(
   for (const key of ["stderr", "source"]) logging?.mark(key);
   for (const section of [snapshot, retention, validation, logging]) section?.noteRest({});
   // Defaults of the replicas stand at the top; what no replica asked for serves nobody.
-  for (const key of REPLICA_KEYS) root.mark(key);
+  for (const key of INHERITED_KEYS) root.mark(key);
   root.noteRest({ ...GLOBAL_NOTES, ...REPLICA_NOTES });
   if (databases.length === 0) throw wrong(label, root.line, "databases as dbs", "none");
   return config;
@@ -108,7 +108,8 @@ export function parseLitestreamConfig(
 
 const KMS_KEY = "sse-kms-key-id";
 const CUSTOMER_KEYS = ["sse-customer-key", "sse-customer-key-path", "sse-customer-algorithm"];
-const REPLICA_KEYS = [
+/** Keys of a replica that may stand at the top, for all of them. */
+const INHERITED_KEYS = new Set([
   "access-key-id",
   "secret-access-key",
   "region",
@@ -121,7 +122,7 @@ const REPLICA_KEYS = [
   KMS_KEY,
   ...CUSTOMER_KEYS,
   "age",
-];
+]);
 
 function levelsOf(levels: readonly (Sourced<number> | undefined)[], label: string): Sourced<number[]> | undefined {
   const [first] = levels;
@@ -167,8 +168,9 @@ function readDatabase(section: YmlSection, root: YmlSection, context: YmlContext
 
 function readOnlyReplica(section: YmlSection, root: YmlSection, label: string): LitestreamReplica | null {
   const key = section.path.slice(0, -1);
-  const one = section.section("replica", root);
-  const many = section.sections("replicas", root);
+  const defaults = { section: root, keys: INHERITED_KEYS };
+  const one = section.section("replica", defaults);
+  const many = section.sections("replicas", defaults);
   if (one !== undefined && many.length > 0) throw wrong(label, one.line, `replica or replicas in ${key}`, "both");
   for (const other of many.slice(1)) {
     const at = { line: other.line, key: other.path.slice(0, -1) };
@@ -213,7 +215,7 @@ function readReplica(section: YmlSection): LitestreamReplica {
     retentionMs: section.durationMs("retention"),
   };
   noteSecrets(section, replica.accessKeyId);
-  section.noteRest(REPLICA_NOTES);
+  section.noteRest(REPLICA_NOTES, [...INHERITED_KEYS]);
   return replica;
 }
 

@@ -167,20 +167,18 @@ function commonParts(a: readonly string[], b: readonly string[]): string[] {
 function fileOf({ members, parts }: Group, config: LitestreamConfig, context: MigrationContext): MigratedFile {
   const [first] = members;
   const { place, replica } = first!;
-  const databases = members.flatMap((member) => databasesOf(member, parts.length, config, context));
-  const names = new Map<string, MigratedDatabase>();
-  for (const database of databases) {
-    if (database.name === null) continue;
-    const other = names.get(database.name);
-    if (other !== undefined && other.path !== database.path) {
-      throw wrong(
-        context.label,
-        replica.line,
-        `one database at ${database.name}`,
-        `${other.path} and ${database.path}`,
-      );
+  const databases: MigratedDatabase[] = [];
+  const owners = new Map<string, MigratedDatabase>();
+  for (const member of members) {
+    for (const own of databasesOf(member, parts.length, config, context)) {
+      databases.push(own);
+      if (own.name === null) continue;
+      const other = owners.get(own.name);
+      if (other !== undefined && other.path !== own.path) {
+        throw wrong(context.label, member.replica.line, `one database at ${own.name}`, `${other.path} and ${own.path}`);
+      }
+      owners.set(own.name, own);
     }
-    names.set(database.name, database);
   }
   const below = parts.join("/");
   const isS3 = place.kind === "s3";

@@ -19,21 +19,26 @@ export interface Sourced<T> {
   key: string;
 }
 
+/** Keys that may also stand further out, for all sections of a kind. */
+export interface YmlDefaults {
+  section: YmlSection;
+  keys: ReadonlySet<string>;
+}
+
 export class YmlSection {
   /** Dotted, with a dot behind it: "dbs[0].". "" for the file itself. */
   readonly path: string;
   readonly line: number;
   readonly #map: YmlMap;
   readonly #context: YmlContext;
-  /** Where a key that is not here may also stand. */
-  readonly #outer: YmlSection | null;
+  readonly #defaults: YmlDefaults | null;
   readonly #read = new Set<string>();
 
-  constructor(node: YmlNode, path: string, context: YmlContext, outer: YmlSection | null = null) {
+  constructor(node: YmlNode, path: string, context: YmlContext, defaults: YmlDefaults | null = null) {
     this.path = path;
     this.line = node.line;
     this.#context = context;
-    this.#outer = outer;
+    this.#defaults = defaults;
     if (node.kind === "map") this.#map = node;
     // An empty section is one without keys.
     else if (node.kind === "text" && node.text === "") this.#map = { kind: "map", entries: new Map(), line: node.line };
@@ -75,17 +80,17 @@ export class YmlSection {
     return found && { ...found, value: this.#parse(found, "a whole number", parseInteger) };
   }
 
-  section(key: string, outer: YmlSection | null = null): YmlSection | undefined {
+  section(key: string, defaults: YmlDefaults | null = null): YmlSection | undefined {
     const found = this.#take(key);
-    return found && new YmlSection(found.value, `${found.at}.`, this.#context, outer);
+    return found && new YmlSection(found.value, `${found.at}.`, this.#context, defaults);
   }
 
-  sections(key: string, outer: YmlSection | null = null): YmlSection[] {
+  sections(key: string, defaults: YmlDefaults | null = null): YmlSection[] {
     const found = this.#take(key);
     if (found === undefined || (found.value.kind === "text" && found.value.text === "")) return [];
     const { value, line, at } = found;
     if (value.kind !== "list") throw wrong(this.#context.label, line, `a list as ${at}`, `a ${value.kind}`);
-    return value.items.map((item, i) => new YmlSection(item, `${at}[${i}].`, this.#context, outer));
+    return value.items.map((item, i) => new YmlSection(item, `${at}[${i}].`, this.#context, defaults));
   }
 
   /** Takes a key without looking at its value. Undefined if it is not there. */
@@ -115,7 +120,10 @@ export class YmlSection {
 
   #take(key: string): { value: YmlNode; line: number; at: string } | undefined {
     const entry = this.#map.entries.get(key);
-    if (entry === undefined) return this.#outer === null ? undefined : this.#outer.#take(key);
+    if (entry === undefined) {
+      const { section, keys } = this.#defaults ?? {};
+      return section !== undefined && keys?.has(key) === true ? section.#take(key) : undefined;
+    }
     this.#read.add(key);
     return { ...entry, at: `${this.path}${key}` };
   }
