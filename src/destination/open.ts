@@ -174,6 +174,14 @@ function parseQuery(text: string, query: string): { endpoint?: string; region?: 
         if (value !== "true" && value !== "false") throw usage(text, `${name}=${value}`, "Write true or false.");
         parsed.forcePathStyle = value === "true";
         break;
+      case "skipVerify":
+      case "skip-verify":
+        // Whoever is on the way could read and change everything. False is what is done anyway.
+        if (value !== "false") {
+          const hint = "Certificates are always checked: give an authority of your own with NODE_EXTRA_CA_CERTS=FILE.";
+          throw usage(text, `${name} in the query`, hint);
+        }
+        break;
       default:
         // The value may be a secret that somebody put here.
         throw usage(text, `"${name}" in the query`, "Only endpoint, region and forcePathStyle may stand there.");
