@@ -2,9 +2,9 @@
  * What a change means for the copy, found out while readers go on: which pages differ, the journal that undoes it, and the
  * database checksum that it leads to. Nothing of the copy is touched.
  */
-import { fstatSync } from "node:fs";
+import { fstatSync, ftruncateSync } from "node:fs";
 import { MiB } from "../bytes.ts";
-import { writeFully } from "../durable.ts";
+import { announceWrite, writeFully } from "../durable.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
@@ -56,14 +56,20 @@ export class PreparedChange {
     return takeOwnFields(this.#firstPage);
   }
 
-  /** Writes the pages that differ, and page 1 as `changeCounter` marks it. */
-  write(fd: number, changeCounter: number): void {
+  /** Writes the pages that differ, and page 1 as `changeCounter` marks it, to the copy at `path`. Not durable yet. */
+  write(fd: number, path: string, changeCounter: number): void {
+    const put = (pgno: number, page: Uint8Array): void => {
+      announceWrite(path);
+      writeFully(fd, page, pageOffset(pgno, this.pageSize));
+    };
     for (const { pgno, page } of this.#change.pages()) {
-      if (pgno > 1 && this.#differing.has(pgno)) writeFully(fd, page, pageOffset(pgno, this.pageSize));
+      if (pgno > 1 && this.#differing.has(pgno)) put(pgno, page);
     }
     const first = Buffer.from(this.#firstPage);
     stampFirstPage(first, this.commit, changeCounter);
-    writeFully(fd, first, 0);
+    put(1, first);
+    announceWrite(path);
+    ftruncateSync(fd, this.commit * this.pageSize);
   }
 }
 

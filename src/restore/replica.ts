@@ -4,9 +4,9 @@
  * DELETE, whatever the source is in.
  */
 import { Database } from "bun:sqlite";
-import { closeSync, constants, existsSync, ftruncateSync, openSync } from "node:fs";
+import { closeSync, constants, existsSync, openSync } from "node:fs";
 import { sleep } from "../destination/retry.ts";
-import { announceWrite, asDiskError, isNameOf, syncFile } from "../durable.ts";
+import { asDiskError, isNameOf, syncFile } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
 import { type CopyHeader, DATABASE_HEADER_SIZE, decodeCopyHeader } from "./first-page.ts";
@@ -68,10 +68,7 @@ export class ReplicaFile {
     try {
       if (!this.isInPlace || this.#header().changeCounter !== from) throw foreign(this.path);
       change.journal.publish(this.path);
-      announceWrite(this.path);
-      change.write(this.fd, to);
-      announceWrite(this.path);
-      ftruncateSync(this.fd, change.commit * change.pageSize);
+      change.write(this.fd, this.path, to);
       syncFile(this.fd, this.path);
       change.journal.end();
     } catch (error) {
