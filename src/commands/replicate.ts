@@ -32,7 +32,15 @@ export default defineWalsyncCommand({
       "walsync replicate s3://backups/prod/app --local copy.db",
       "Until it is stopped, never more than 5 s behind what is shipped",
     ],
-    ["walsync replicate s3://backups/prod/app --local copy.db --once", "Once, for example from cron"],
+    [
+      "walsync replicate s3://backups/prod/app --local copy.db --interval 1m --metrics-port 16768",
+      "A look a minute, which costs one request; how far behind it is at http://127.0.0.1:16768/metrics",
+    ],
+    ["walsync replicate s3://backups/prod/app --local copy.db --once --json", "Once, for example from cron"],
+    [
+      "sqlite3 -readonly -cmd '.timeout 5000' copy.db 'select count(*) from item'",
+      "A reader: it waits for the moment in which the copy is changed",
+    ],
   ],
   async run({ flags, positionals, env, signal }) {
     const { bucket, name } = splitSource(positionals.source);

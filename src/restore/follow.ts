@@ -8,6 +8,7 @@ import { hex64 } from "../bytes.ts";
 import { type Chain, readChain, readFileEnds, VanishedError } from "../chain/chain.ts";
 import { type ChainFile, followOn, restorePoints } from "../chain/plan.ts";
 import { type Anchor, anchorAt, readTail } from "../chain/tail.ts";
+import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError, makePrivateFolder, syncFile, writeFully } from "../durable.ts";
 import { ChainGapError, errnoOf, LtxError, WalsyncError } from "../errors.ts";
@@ -51,6 +52,7 @@ export class Follower {
   readonly #options: FollowOptions;
   #state: ReplicaState | null;
   #file: ReplicaFile | null = null;
+  #listAgainAtMs: number;
 
   /**
    * `local` is the copy; its state is in a folder beside it, and one process at a time may use both. Throws E_OUTPUT_EXISTS if
@@ -62,6 +64,7 @@ export class Follower {
     this.#path = resolve(local);
     this.#folder = replicaFolder(this.#path);
     this.#options = options;
+    this.#listAgainAtMs = monotonicMs() + LIST_AGAIN_AFTER_MS;
     this.#state = readReplicaState(this.#folder);
     const kind = kindOf(this.#path);
     if (this.#state === null || kind === "none") {
@@ -115,7 +118,7 @@ export class Follower {
   /** One small request, as long as the chain just grows. Null if all files have to be looked at. */
   async #stepFromAnchor(signal: AbortSignal): Promise<FollowStep | null> {
     const { anchor, current } = this.#state!;
-    if (anchor === null) return null;
+    if (anchor === null || monotonicMs() >= this.#listAgainAtMs) return null;
     const files = await readTail(this.#destination, this.#name, anchor, signal);
     if (files === null) return null;
     const path = followOn(files, current.txid, restorePoints(files).at(-1)!);
@@ -131,6 +134,7 @@ export class Follower {
 
   async #stepFromListing(signal: AbortSignal): Promise<FollowStep> {
     const chain = await readChain(this.#destination, this.#name, signal);
+    this.#listAgainAtMs = monotonicMs() + LIST_AGAIN_AFTER_MS;
     const newest = restorePoints(chain.files).at(-1)!;
     const { txid } = this.#state!.current;
     const path = newest < txid ? null : followOn(chain.files, txid, newest);
@@ -274,6 +278,9 @@ export class Follower {
 }
 
 // --- internal ---
+
+/** A merge that was interrupted may have removed new files before the anchor: only a whole listing shows the merged one then. */
+const LIST_AGAIN_AFTER_MS = 3_600_000;
 
 type Reached = Pick<CopyState, "txid" | "timestampMs" | "checksum">;
 

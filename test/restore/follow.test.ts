@@ -2,11 +2,11 @@
 // an update.
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
-import { readdirSync, readFileSync, rmSync, statSync } from "node:fs";
+import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { observeDurableSteps } from "../../src/durable.ts";
 import { tempDir } from "../support/temp.ts";
-import { change, changePageSize, comparable, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
+import { change, changePageSize, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
@@ -71,23 +71,6 @@ describe("a copy", () => {
       );
     }
   });
-
-  test("waits for a reader's transaction, and is left as it was if that does not end", async () => {
-    const { host, local, follower } = await makePair();
-    const one = follower();
-    await one.step(signal);
-    const before = host.content();
-    const reader = new Database(local, { readonly: true });
-    ends.push(() => reader.close());
-    reader.run("begin");
-    reader.query("select count(*) from item").values();
-    await change(host, 0);
-    await expect(one.step(signal)).rejects.toMatchObject({ code: "E_LOCKED" });
-    expect(comparable(readFileSync(local)).equals(comparable(before))).toBe(true);
-    reader.run("commit");
-    expect(await one.step(signal)).toMatchObject({ kind: "increments" });
-    expectState(local, host.content());
-  }, 20_000);
 
   test("is made anew in place when increments are missing", async () => {
     const { host, local, follower } = await makePair();
