@@ -1,10 +1,25 @@
 // Goal: whatever happens to the chain at the destination, a copy is brought to its newest state, or stays in the one it has: merged
 // files, missing ones, damaged ones, another history under the same name, with and without checksums.
 import { afterEach, describe, expect, test } from "bun:test";
-import { closeSync, cpSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync, writeSync } from "node:fs";
+import {
+  closeSync,
+  cpSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from "node:fs";
 import { join } from "node:path";
+import { hex64 } from "../../src/bytes.ts";
+import { openDestination } from "../../src/destination/open.ts";
 import { compactLtx } from "../../src/ltx/compactor.ts";
-import type { Follower } from "../../src/restore/follow.ts";
+import { LtxEncoder } from "../../src/ltx/encoder.ts";
+import { LtxFileReader } from "../../src/ltx/file-reader.ts";
+import { HEADER_FLAG_NO_CHECKSUM } from "../../src/ltx/format.ts";
+import { Follower } from "../../src/restore/follow.ts";
 import { Host } from "../replication/host.ts";
 import { tempDir } from "../support/temp.ts";
 import { change, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
@@ -148,6 +163,48 @@ describe("another history under the same name", () => {
   });
 });
 
+/** Puts a file of the chain where and as Litestream writes it: no checksums, a folder for each level. */
+async function shipAsLitestream({ host }: Pair, bucket: string, txid: number, level: 0 | 9): Promise<void> {
+  const reader = new LtxFileReader(join(host.bucketFolder, nameOf(txid)), 4096);
+  const parts: Uint8Array[] = [];
+  const header = { ...reader.header, flags: HEADER_FLAG_NO_CHECKSUM, preApplyChecksum: 0n };
+  const encoder = new LtxEncoder((bytes) => void parts.push(bytes.slice()), header);
+  for (reader.advance(); Number.isFinite(reader.pgno); reader.advance()) encoder.encodePage(reader.pgno, reader.page);
+  encoder.finish(0n);
+  reader.close();
+  const folder = join(bucket, "app", "ltx", String(level));
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, `${hex64(BigInt(txid))}-${hex64(BigInt(txid))}.ltx`), Buffer.concat(parts));
+}
+
+test("the layout of Litestream, which has no checksums, is followed, and a chain that was begun anew is noticed", async () => {
+  const pair = await makePair();
+  const { host, local } = pair;
+  const bucket = join(dir, crypto.randomUUID());
+  await shipAsLitestream(pair, bucket, 1, 9);
+  await shipAsLitestream(pair, bucket, 1, 0);
+  const destination = await openDestination(bucket);
+  ends.push(() => destination.close());
+  const one = new Follower(destination, "app", local);
+  ends.push(() => one.close());
+  await one.step(signal);
+  for (let txid = 2; txid < 8; txid++) {
+    await change(host, txid);
+    await shipAsLitestream(pair, bucket, txid, 0);
+    expect(await one.step(signal)).toMatchObject({ kind: "increments", txid: BigInt(txid) });
+    expectState(local, host.content());
+    expect(await one.step(signal)).toMatchObject({ kind: "current" });
+    // Removed once it is merged elsewhere; the newest stays.
+    if (txid > 4) rmSync(join(bucket, "app", "ltx", "0", `${hex64(BigInt(txid - 2))}-${hex64(BigInt(txid - 2))}.ltx`));
+  }
+  const other = await beginAnew(pair, 7);
+  rmSync(join(bucket, "app"), { recursive: true });
+  await shipAsLitestream(pair, bucket, 1, 9);
+  for (let txid = 1; txid <= 8; txid++) await shipAsLitestream(pair, bucket, txid, 0);
+  expect(await one.step(signal)).toMatchObject({ kind: "bootstrap", txid: other.txid });
+  expectState(local, other.content());
+});
+
 test("files that are gone between the look and the fetch are looked for again", async () => {
   const pair = await makePair();
   const { host, local, destination, follower } = pair;
@@ -171,7 +228,6 @@ test("files that are gone between the look and the fetch are looked for again", 
 
 test("a name that is not there yet, and an empty destination, leave no file", async () => {
   const { destination, local } = await makePair();
-  const { Follower } = await import("../../src/restore/follow.ts");
   const other = new Follower(destination, "other", local);
   await expect(other.step(signal)).rejects.toMatchObject({ code: "E_NOT_FOUND" });
   other.close();
