@@ -1,6 +1,6 @@
 /** What a destination holds of one database, or of all of them: listings turned into chains. */
-import type { Destination } from "../destination/destination.ts";
-import { folderOf, type Layout, manifestKey, parseKey, UNNAMED } from "../destination/layout.ts";
+import type { Destination, ObjectInfo } from "../destination/destination.ts";
+import { folderOf, type Layout, type LtxKey, manifestKey, parseKey, UNNAMED } from "../destination/layout.ts";
 import { LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import {
@@ -46,19 +46,25 @@ export async function readChains(
     let chain = chains.get(parsed.name);
     if (chain === undefined) chains.set(parsed.name, (chain = { name: parsed.name, layout: parsed.layout, files: [] }));
     if (chain.layout !== parsed.layout) throw mixedLayouts(destination, parsed.name);
-    chain.files.push({
-      key: object.key,
-      // A file from txid 1 on holds every page, in whichever level folder it lies.
-      kind: parsed.minTxid === 1n ? "snapshot" : "increment",
-      minTxid: parsed.minTxid,
-      maxTxid: parsed.maxTxid,
-      sizeBytes: object.sizeBytes,
-      modifiedAt: object.modifiedAt,
-      storedAt: object.storedAt,
-      level: parsed.layout === "litestream" ? parsed.level : 0,
-    });
+    chain.files.push(chainFileOf(object, parsed));
   }
   return [...chains.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
+}
+
+/** A listed object whose key is that of an LTX file. */
+export function chainFileOf({ key, sizeBytes, modifiedAt, storedAt }: ObjectInfo, parsed: LtxKey): ChainFile {
+  const { minTxid, maxTxid } = parsed;
+  return {
+    key,
+    // A file from txid 1 on holds every page, in whichever level folder it lies.
+    kind: minTxid === 1n ? "snapshot" : "increment",
+    minTxid,
+    maxTxid,
+    sizeBytes,
+    modifiedAt,
+    storedAt,
+    level: parsed.layout === "litestream" ? parsed.level : 0,
+  };
 }
 
 /** The header of one file, read with one small ranged request and checked against its key. */

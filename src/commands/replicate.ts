@@ -1,11 +1,13 @@
 /** `walsync replicate`: a local read copy of a database at a destination, kept current. */
-import { basename } from "node:path";
+import { mkdirSync } from "node:fs";
+import { basename, dirname, resolve } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { requireName } from "../destination/layout.ts";
 import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
+import { asDiskError } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
-import { logEvent, print, printJson } from "../log.ts";
+import { logEvent, print, printJson, progress } from "../log.ts";
 import { defineGauge } from "../metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
@@ -30,25 +32,32 @@ export default defineWalsyncCommand({
       "walsync replicate s3://backups/prod/app --local copy.db",
       "Until it is stopped, never more than 5 s behind what is shipped",
     ],
-    ["walsync replicate s3://backups/prod/app --local copy.db --once", "Once, for example from cron"],
+    [
+      "walsync replicate s3://backups/prod/app --local copy.db --interval 1m --metrics-port 16768",
+      "A look a minute, which costs one request; how far behind it is at http://127.0.0.1:16768/metrics",
+    ],
+    ["walsync replicate s3://backups/prod/app --local copy.db --once --json", "Once, for example from cron"],
+    [
+      "sqlite3 -readonly -cmd '.timeout 5000' copy.db 'select count(*) from item'",
+      "A reader: it waits for the moment in which the copy is changed",
+    ],
   ],
   async run({ flags, positionals, env, signal }) {
     const { bucket, name } = splitSource(positionals.source);
     requireName(name);
     const destination = await destinationOf({ ...flags, bucket }, env, signal);
     const { acquireLock } = await import("../replication/lock.ts");
-    const { Follower, replicaFolder } = await import("../restore/follow.ts");
+    const { Follower } = await import("../restore/follow.ts");
+    const { replicaFolder } = await import("../restore/replica-state.ts");
+    makeFolderOf(flags.local);
     const lock = acquireLock(replicaFolder(flags.local), flags.local);
+    const shown = restoreProgress(name);
     try {
-      const follower = new Follower(destination, name, flags.local);
+      const follower = new Follower(destination, name, flags.local, { onProgress: shown.update });
+      const step = (): Promise<FollowStep> => follower.step(signal).finally(shown.end);
       try {
-        if (flags.once) {
-          const step = await follower.step(signal);
-          if (flags.json) printJson({ name, local: flags.local, ...summary(step) });
-          else print(`${flags.local}: ${name} at txid ${step.txid} of ${new Date(step.timestampMs).toISOString()}`);
-          return;
-        }
-        await followOn(() => follower.step(signal), name, flags, signal);
+        if (flags.once) tell(await step(), name, flags);
+        else await followOn(step, name, flags, signal);
       } finally {
         follower.close();
       }
@@ -61,6 +70,39 @@ export default defineWalsyncCommand({
 
 /** Faults that end it: nothing heals them but a person. */
 const FINAL: ReadonlySet<string> = new Set(["E_OUTPUT_EXISTS", "E_DATABASE", "E_REFUSED", "E_USAGE"]);
+/** Faults of what is at the destination: each attempt may fetch all of it in vain. */
+const COSTLY: ReadonlySet<string> = new Set(["E_LTX", "E_INTEGRITY", "E_CHAIN_GAP"]);
+const COSTLY_DELAY_MAX_MS = 300_000;
+
+function tell(step: FollowStep, name: string, { local, json }: { local: string; json: boolean }): void {
+  const { txid, kind, fileCount, timestampMs } = step;
+  const time = new Date(timestampMs).toISOString();
+  if (json) printJson({ name, local, txid, time, reason: kind, files: fileCount });
+  else print(`${local}: ${name} at txid ${txid} of ${time}`);
+}
+
+/** Readers of the copy may be other users: unlike the folder of its state, its own is an ordinary one. */
+function makeFolderOf(local: string): void {
+  try {
+    mkdirSync(dirname(resolve(local)), { recursive: true });
+  } catch (error) {
+    throw asDiskError(local, error);
+  }
+}
+
+function restoreProgress(name: string) {
+  let shown: ReturnType<typeof progress> | undefined;
+  return {
+    update: (doneBytes: number, totalBytes: number): void => {
+      shown ??= progress(`restore ${name}`, totalBytes);
+      shown.update(doneBytes);
+    },
+    end: (): void => {
+      shown?.end();
+      shown = undefined;
+    },
+  };
+}
 
 /** A name may have slashes, and a prefix too: everything behind the bucket, or below the directory, is the name. */
 function splitSource(source: string): { bucket: string; name: string } {
@@ -90,50 +132,51 @@ async function followOn(
   signal: AbortSignal,
 ): Promise<void> {
   let last: FollowStep | null = null;
-  let currentAtMs = 0;
+  let currentAtMs = Date.now();
   let fault: string | null = "no state yet";
   const labels = { database: name };
   defineGauge("walsync_replica_txid", "Transaction that the copy is at.", () => [[labels, Number(last?.txid ?? 0n)]]);
   defineGauge(
     "walsync_replica_lag_seconds",
-    "Time since the copy was last known to be at the end of the chain.",
-    () => [[labels, currentAtMs === 0 ? 0 : (Date.now() - currentAtMs) / 1000]],
+    "Time since the copy was last known to be at the end of the chain, or since the start.",
+    () => [[labels, (Date.now() - currentAtMs) / 1000]],
   );
   const { serveMetrics } = await import("../metrics-server.ts");
   const metrics = flags.metricsPort === undefined ? null : serveMetrics("127.0.0.1", flags.metricsPort, () => fault);
   let failures = 0;
+  let delayMs = flags.interval;
   try {
     while (!signal.aborted) {
       try {
         const reached = await step();
-        if (reached.kind !== "current" || last === null) {
-          logEvent(reached.kind === "increments" ? "debug" : "info", "copy is current", {
-            database: name,
-            ...summary(reached),
-          });
+        if (reached.kind !== "current" || last === null || failures > 0) {
+          const { txid, kind: reason, fileCount: files } = reached;
+          logEvent("info", "copy is current", { database: name, txid, reason, files });
         }
-        if (failures > 0) logEvent("info", "copy is current again", { database: name });
         last = reached;
         currentAtMs = Date.now();
         fault = null;
         failures = 0;
+        delayMs = flags.interval;
       } catch (error) {
         if (signal.aborted) break;
         if (!(error instanceof WalsyncError) || FINAL.has(error.code)) throw error;
         fault = error.message;
         // Loud at once, then ever more rarely; readers keep the state before.
-        if ((failures & ++failures) === 0) {
-          const { code, hint } = error;
-          logEvent("error", "copy is not brought up to date", { database: name, code, error, attempt: failures, hint });
-        }
+        if ((failures & ++failures) === 0) logFailure(name, error, failures);
+        if (COSTLY.has(error.code)) delayMs = Math.max(flags.interval, Math.min(delayMs * 2, COSTLY_DELAY_MAX_MS));
+        else delayMs = flags.interval;
       }
-      await sleep(flags.interval, signal).catch(() => {});
+      await sleep(delayMs, signal).catch(() => {});
     }
   } finally {
     metrics?.stop();
   }
 }
 
-function summary({ txid, kind, fileCount }: FollowStep) {
-  return { txid, reason: kind, files: fileCount };
+function logFailure(name: string, error: WalsyncError, attempt: number): void {
+  const { code, hint } = error;
+  const fields = { database: name, code, error, attempt, hint };
+  if (code === "E_NOT_FOUND") logEvent("warn", "waiting for the first snapshot", fields);
+  else logEvent("error", "copy is not brought up to date", fields);
 }

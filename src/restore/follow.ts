@@ -1,31 +1,33 @@
 /**
  * Follows a database at a destination into a local read copy: a whole restore at first, then increments; and a whole restore
- * again, in place, when increments do not lead on.
+ * again, in place, when increments do not lead on. Each state is proven by its database checksum before readers see it.
  */
-import { closeSync, existsSync, openSync, readFileSync, renameSync, rmSync } from "node:fs";
-import { basename, dirname, join, resolve } from "node:path";
-import { readChain, readTimeOf } from "../chain/chain.ts";
-import { fetchInOrder } from "../chain/fetch.ts";
+import { closeSync, fstatSync, lstatSync, openSync, rmSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { hex64 } from "../bytes.ts";
+import { type Chain, readChain, readFileEnds } from "../chain/chain.ts";
 import { type ChainFile, followOn, restorePoints } from "../chain/plan.ts";
+import { type Anchor, anchorAt, readTail } from "../chain/tail.ts";
+import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
-import {
-  asDiskError,
-  makePrivateFolder,
-  openTempFile,
-  syncFile,
-  syncFolder,
-  writeFileDurably,
-  writeFully,
-} from "../durable.ts";
-import { ChainGapError, errnoOf, LtxError, messageOf, WalsyncError } from "../errors.ts";
-import { compactLtx } from "../ltx/compactor.ts";
-import { LtxFileReader } from "../ltx/file-reader.ts";
+import { asDiskError, makePrivateFolder, syncFile, writeFully } from "../durable.ts";
+import { ChainGapError, errnoOf, LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
-import { requireFreeOutput } from "./output.ts";
-import { type PageChange, ReplicaFile, shapeOf, stamp } from "./replica.ts";
+import { DATABASE_HEADER_SIZE, decodeCopyHeader, stampFirstPage, takeOwnFields } from "./first-page.ts";
+import { type FetchedIncrements, fetchIncrements, splitPath } from "./increments.ts";
+import { publishIfAbsent, requireFreeOutput } from "./output.ts";
+import { type PageChange, type PreparedChange, prepareChange } from "./prepared-change.ts";
+import { foreign, ReplicaFile } from "./replica.ts";
+import {
+  type CopyState,
+  type ReplicaState,
+  readReplicaState,
+  replicaFolder,
+  writeReplicaState,
+} from "./replica-state.ts";
 import { restoreDatabase } from "./restore.ts";
 
 export interface FollowStep {
@@ -37,51 +39,56 @@ export interface FollowStep {
   timestampMs: number;
 }
 
+export interface FollowOptions {
+  /** While everything is fetched. */
+  onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
+}
+
 export class Follower {
   readonly #destination: Destination;
   readonly #name: string;
   readonly #path: string;
   readonly #folder: string;
+  readonly #options: FollowOptions;
   #state: ReplicaState | null;
   #file: ReplicaFile | null = null;
+  #listAgainAtMs: number;
 
   /**
-   * `local` is the copy; its state is in a folder beside it. Throws E_OUTPUT_EXISTS if there is a file that is not a copy of
-   * this database.
+   * `local` is the copy; its state is in a folder beside it, and one process at a time may use both. Throws E_OUTPUT_EXISTS if
+   * there is a file that is not a copy of this database.
    */
-  constructor(destination: Destination, name: string, local: string) {
+  constructor(destination: Destination, name: string, local: string, options: FollowOptions = {}) {
     this.#destination = destination;
     this.#name = name;
     this.#path = resolve(local);
     this.#folder = replicaFolder(this.#path);
-    this.#state = readState(join(this.#folder, STATE_FILE));
-    const isOurs = this.#state?.name === name && this.#state.url === destination.url;
-    if (this.#state !== null && isOurs && existsSync(this.#path)) return;
-    // Refuses whatever is there.
-    requireFreeOutput(this.#path, false);
-    this.#state = null;
+    this.#options = options;
+    this.#listAgainAtMs = monotonicMs() + LIST_AGAIN_AFTER_MS;
+    this.#state = readReplicaState(this.#folder);
+    const kind = kindOf(this.#path);
+    if (this.#state === null || kind === "none") {
+      requireFreeOutput(this.#path, false);
+      this.#state = null;
+    } else if (kind === "other") throw foreign(this.#path);
+    else if (this.#state.name !== name || this.#state.url !== destination.url) {
+      throw ofAnother(this.#path, this.#state);
+    }
   }
 
-  /** Brings the copy to the newest state of the destination. */
+  /**
+   * Brings the copy to the newest state of the destination. Throws E_OUTPUT_EXISTS if the copy is one no longer, E_LOCKED if
+   * readers hold it for too long, E_NOT_FOUND if the destination has no such database (yet), what `restoreDatabase` throws, and
+   * a DestinationError: the copy is then in one state of the source, and the next step goes on from there.
+   */
   async step(signal: AbortSignal): Promise<FollowStep> {
-    const { files } = await readChain(this.#destination, this.#name, signal);
-    const newest = restorePoints(files).at(-1)!;
-    if (this.#state === null) return await this.#bootstrap(signal);
-    this.#settleState();
-    const { txid, timestampMs } = this.#state;
-    if (newest === txid) return { txid, kind: "current", fileCount: 0, timestampMs };
-    const path = newest < txid ? null : followOn(files, txid, newest);
-    if (path === null || !(await this.#isSameHistory(files, signal))) return await this.#bootstrap(signal);
     try {
-      for (let first = 0; first < path.length; first += FILES_AT_ONCE) {
-        await this.#applyIncrements(path.slice(first, first + FILES_AT_ONCE), signal);
-      }
+      this.#settle();
+      if (this.#state === null) return await this.#bootstrap(signal);
+      return (await this.#stepFromAnchor(signal)) ?? (await this.#stepFromListing(signal));
     } catch (error) {
-      // Another history, or pages of another size: only all of it helps.
-      if (!(error instanceof ChainGapError) && !(error instanceof PageSizeChanged)) throw error;
-      return await this.#bootstrap(signal);
+      throw errnoOf(error) === undefined ? error : asDiskError(this.#path, error);
     }
-    return { txid: newest, kind: "increments", fileCount: path.length, timestampMs: this.#state.timestampMs };
   }
 
   close(): void {
@@ -89,174 +96,215 @@ export class Follower {
     this.#file = null;
   }
 
-  /**
-   * Without checksums nothing in the increments proves that they belong to the copy: a source that was made anew counts its txids
-   * from 1 again. The times of what came before the copy's own state tell.
-   */
-  async #isSameHistory(files: readonly ChainFile[], signal: AbortSignal): Promise<boolean> {
-    const { txid, timestampMs, postChecksum } = this.#state!;
-    if (postChecksum !== null) return true;
-    const before = restorePoints(files).findLast((point) => point <= txid);
-    if (before === undefined) return false;
-    const beforeMs = await readTimeOf(this.#destination, files, before, signal);
-    return beforeMs <= timestampMs;
-  }
-
-  /** A crash may have come before or after the change that was announced. */
-  #settleState(): void {
-    const state = this.#state!;
+  /** Finds out which state the file is in: a crash may have come before or after the change that was announced. */
+  #settle(): void {
+    if (this.#state === null) return;
+    if (kindOf(this.#path) === "none") {
+      // Removed by somebody who wants it anew.
+      this.close();
+      requireFreeOutput(this.#path, false);
+      this.#state = null;
+      return;
+    }
+    if (this.#file?.isInPlace === false) throw foreign(this.#path);
     this.#file ??= new ReplicaFile(this.#path);
-    const counter = this.#file.changeCounter;
-    if (state.next !== null && counter === state.next.changeCounter)
-      this.#save({ ...state, ...state.next, next: null });
-    else if (state.next !== null) this.#save({ ...state, next: null });
+    const { changeCounter } = this.#file.read();
+    const { current, next } = this.#state;
+    if (changeCounter === next?.changeCounter) this.#save({ ...this.#state, current: next, next: null, anchor: null });
+    else if (changeCounter !== current.changeCounter) throw foreign(this.#path);
+    else if (next !== null) this.#save({ ...this.#state, next: null });
   }
 
-  async #applyIncrements(files: readonly ChainFile[], signal: AbortSignal): Promise<void> {
-    const temp = join(this.#folder, "temp");
+  /** One small request, as long as the chain just grows. Null if all files have to be looked at. */
+  async #stepFromAnchor(signal: AbortSignal): Promise<FollowStep | null> {
+    const { anchor, current } = this.#state!;
+    if (anchor === null || monotonicMs() >= this.#listAgainAtMs) return null;
+    const files = await readTail(this.#destination, this.#name, anchor, signal);
+    if (files === null) return null;
+    const path = followOn(files, current.txid, restorePoints(files).at(-1)!);
+    if (path === null) return null;
     try {
-      emptyFolder(temp);
-      const paths = await fetchFiles(this.#destination, files, temp, signal);
-      const merged = join(temp, "merged.ltx");
-      await mergeTo(paths, merged);
-      this.#applyFile(merged, files.at(-1)!.maxTxid);
-    } finally {
-      rmSync(temp, { recursive: true, force: true });
+      return await this.#advance(path, files, signal);
+    } catch (error) {
+      // A merge or a retention came in between, or increments do not help.
+      if (!isCauseToLookAgain(error)) throw error;
+      return null;
     }
   }
 
-  #applyFile(merged: string, txid: Txid): void {
-    const { header, claimedPostApplyChecksum: postChecksum } = closed(new LtxFileReader(merged, READ_SIZE));
-    const state = this.#state!;
-    const isProvable = hasChecksums(header) && state.postChecksum !== null;
-    const follows = header.minTxid !== state.txid + 1n || header.preApplyChecksum === state.postChecksum;
-    if (isProvable && !follows) {
+  async #stepFromListing(signal: AbortSignal): Promise<FollowStep> {
+    const chain = await readChain(this.#destination, this.#name, signal);
+    this.#listAgainAtMs = monotonicMs() + LIST_AGAIN_AFTER_MS;
+    const newest = restorePoints(chain.files).at(-1)!;
+    const { txid } = this.#state!.current;
+    const path = newest < txid ? null : followOn(chain.files, txid, newest);
+    if (path === null || !(await this.#isOfOneHistory(chain, signal))) return await this.#bootstrap(signal);
+    try {
+      return await this.#advance(path, chain.files, signal);
+    } catch (error) {
+      const { txid: reached } = this.#state!.current;
+      if (error instanceof ChainGapError || error instanceof PageSizeChanged) return await this.#bootstrap(signal);
+      // A snapshot leads around files that are damaged.
+      const isDamaged = error instanceof LtxError || (error instanceof WalsyncError && error.code === "E_INTEGRITY");
+      if (!isDamaged || !chain.files.some((file) => file.kind === "snapshot" && file.maxTxid > reached)) throw error;
+      return await this.#bootstrap(signal);
+    }
+  }
+
+  /** False if a file that ends where the copy is, or before, shows that the chain was begun anew since. */
+  async #isOfOneHistory({ files }: Chain, signal: AbortSignal): Promise<boolean> {
+    const { txid, checksum, timestampMs } = this.#state!.current;
+    let known: ChainFile | null = null;
+    for (const file of files) {
+      if (file.maxTxid > txid || (known !== null && file.maxTxid < known.maxTxid)) continue;
+      // Of one state the increment comes first: a snapshot of it may be of a later time.
+      if (known === null || file.maxTxid > known.maxTxid || known.kind === "snapshot") known = file;
+    }
+    // Later files are proven by their checksums; without those there is nothing to go by.
+    if (known === null) return checksum !== null;
+    const { header, trailer } = await readFileEnds(this.#destination, known, signal);
+    if (known.maxTxid === txid && checksum !== null && hasChecksums(header)) {
+      return trailer.postApplyChecksum === checksum;
+    }
+    return header.timestampMs <= timestampMs;
+  }
+
+  async #advance(path: readonly ChainFile[], files: readonly ChainFile[], signal: AbortSignal): Promise<FollowStep> {
+    if (path.length === 0) this.#state!.anchor = anchorAt(files, this.#state!.current.txid);
+    for (const stretch of splitPath(path)) {
+      const anchor = anchorAt(files, stretch.at(-1)!.maxTxid);
+      await this.#inTempFolder(async (folder) => {
+        const fetched = await fetchIncrements(this.#destination, stretch, folder, signal);
+        await this.#applyIncrements(fetched, anchor, folder, signal);
+      });
+    }
+    const { txid, timestampMs } = this.#state!.current;
+    return { txid, kind: path.length === 0 ? "current" : "increments", fileCount: path.length, timestampMs };
+  }
+
+  async #applyIncrements(
+    { header, postApplyChecksum, change }: FetchedIncrements,
+    anchor: Anchor | null,
+    folder: string,
+    signal: AbortSignal,
+  ): Promise<void> {
+    if (header.pageSize !== this.#file!.read().pageSize) throw new PageSizeChanged();
+    const prepared = await this.#prepare(change, folder);
+    if (hasChecksums(header) && prepared.checksum !== null && prepared.checksum !== postApplyChecksum) {
       throw new ChainGapError(
-        `${this.#name}: expected increments that follow on from txid ${state.txid}, found others`,
+        `${this.#name}: expected database checksum ${hex64(postApplyChecksum)} after txid ${header.maxTxid}, found that the copy would have ${hex64(prepared.checksum)}`,
       );
     }
-    if (header.pageSize !== this.#file!.pageSize) throw new PageSizeChanged();
-    const { pageSize, commit, timestampMs } = header;
-    this.#apply(
-      { pageSize, commit, forEach: (onPage) => forEachPage(merged, onPage) },
-      { txid, timestampMs, postChecksum: hasChecksums(header) ? postChecksum : null },
-    );
+    const checksum = hasChecksums(header) ? postApplyChecksum : null;
+    await this.#apply(prepared, { txid: header.maxTxid, timestampMs: header.timestampMs, checksum }, anchor, signal);
+  }
+
+  #prepare(change: PageChange, folder: string): Promise<PreparedChange> {
+    const { fd } = this.#file!;
+    const { pageSize } = this.#file!.read();
+    const { sourceFields, checksum } = this.#state!.current;
+    return prepareChange(change, { fd, pageSize, sourceFields, checksum }, join(folder, "journal"));
   }
 
   /** Announces the change, makes it, and records it. */
-  #apply(change: PageChange, reached: Reached): void {
-    const state = this.#state!;
-    const changeCounter = nextCounter(state.changeCounter);
-    this.#save({ ...state, next: { ...reached, changeCounter } });
-    this.#file!.apply(change, state.changeCounter, changeCounter);
-    this.#save({ ...state, ...reached, changeCounter, next: null });
+  async #apply(prepared: PreparedChange, reached: Reached, anchor: Anchor | null, signal: AbortSignal): Promise<void> {
+    const { current } = this.#state!;
+    const { sourceFields } = prepared;
+    const next = { ...reached, changeCounter: nextCounter(current.changeCounter), sourceFields };
+    this.#save({ ...this.#state!, next });
+    await this.#file!.apply(prepared, current.changeCounter, next.changeCounter, signal);
+    this.#save({ ...this.#state!, current: next, next: null, anchor });
   }
 
-  async #bootstrap(signal: AbortSignal): Promise<FollowStep> {
-    const temp = join(this.#folder, "temp");
-    try {
-      emptyFolder(temp);
-      const whole = join(temp, "whole.db");
-      const options = { target: { kind: "newest" }, integrity: "quick", force: false, signal } as const;
-      const restored = await restoreDatabase(this.#destination, this.#name, whole, options);
-      const { txid, timestampMs, postChecksum, fileCount } = restored;
-      const reached = { txid, timestampMs, postChecksum };
+  /** Restores the newest state, and makes the copy that, in place if there is one. */
+  #bootstrap(signal: AbortSignal): Promise<FollowStep> {
+    return this.#inTempFolder(async (folder) => {
+      const whole = join(folder, "whole.db");
+      const restored = await restoreDatabase(this.#destination, this.#name, whole, {
+        target: { kind: "newest" },
+        integrity: "quick",
+        force: false,
+        signal,
+        onProgress: this.#options.onProgress,
+      });
+      const { txid, timestampMs, postChecksum: checksum, fileCount } = restored;
+      const reached = { txid, timestampMs, checksum };
       const fd = openSync(whole, "r+");
       try {
-        const { pageSize, commit } = shapeOf(fd);
-        if (this.#state !== null && this.#file !== null && this.#file.pageSize === pageSize) {
-          this.#apply({ pageSize, commit, forEach: (onPage) => forEachPageOf(fd, pageSize, commit, onPage) }, reached);
-        } else this.#publish(whole, fd, commit, reached);
+        if (this.#state === null) this.#publish(whole, fd, reached);
+        else await this.#apply(await this.#prepare(wholeChange(fd), folder), reached, null, signal);
       } finally {
         closeSync(fd);
       }
       return { txid, kind: "bootstrap", fileCount, timestampMs };
+    });
+  }
+
+  /** The first one. Readers open it as soon as it has its name. */
+  #publish(whole: string, fd: number, reached: Reached): void {
+    const { commit } = wholeChange(fd);
+    const head = Buffer.alloc(DATABASE_HEADER_SIZE);
+    readFully(fd, head, head.length, 0);
+    const current = { ...reached, changeCounter: nextCounter(0), sourceFields: takeOwnFields(head) };
+    stampFirstPage(head, commit, current.changeCounter);
+    writeFully(fd, head, 0);
+    syncFile(fd, whole);
+    // Before it has its name: a file that is found without a state is never taken for a copy.
+    this.#save({ url: this.#destination.url, name: this.#name, current, next: null, anchor: null });
+    try {
+      publishIfAbsent(whole, this.#path);
     } catch (error) {
-      throw errnoOf(error) === undefined ? error : asDiskError(this.#path, error);
-    } finally {
-      rmSync(temp, { recursive: true, force: true });
+      this.#state = null;
+      throw error;
     }
   }
 
-  /** Puts a new file in place: the first one, or one with pages of another size, which readers must open anew. */
-  #publish(whole: string, fd: number, commit: number, reached: Reached): void {
-    const changeCounter = nextCounter(this.#state?.changeCounter ?? 0);
-    stamp(fd, commit, changeCounter);
-    syncFile(fd, whole);
-    this.close();
-    const identity = { url: this.#destination.url, name: this.#name };
-    const before = this.#state ?? { ...identity, ...reached, changeCounter: 0, next: null };
-    this.#save({ ...before, next: { ...reached, changeCounter } });
-    if (this.#state === null || !existsSync(this.#path)) requireFreeOutput(this.#path, false);
-    renameSync(whole, this.#path);
-    syncFolder(dirname(this.#path));
-    this.#save({ ...identity, ...reached, changeCounter, next: null });
-    this.#file = new ReplicaFile(this.#path);
+  async #inTempFolder<T>(action: (folder: string) => Promise<T>): Promise<T> {
+    const folder = join(this.#folder, "temp");
+    rmSync(folder, { recursive: true, force: true });
+    makePrivateFolder(this.#folder);
+    makePrivateFolder(folder);
+    try {
+      return await action(folder);
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   }
 
   #save(state: ReplicaState): void {
-    writeFileDurably(join(this.#folder, STATE_FILE), Buffer.from(formatState(state)));
+    writeReplicaState(this.#folder, state);
     this.#state = state;
   }
 }
 
-/** Where the state of a copy is kept. */
-export function replicaFolder(local: string): string {
-  const path = resolve(local);
-  return join(dirname(path), `.${basename(path)}-walsync-replica`);
-}
-
 // --- internal ---
 
-const STATE_FILE = "replica.json";
-const VERSION = 1;
-/** As many as the compactor holds open at once. */
-const FILES_AT_ONCE = 256;
-const READ_SIZE = 64 * 1024;
+/** A merge that was interrupted may have removed new files before the anchor: only a whole listing shows the merged one then. */
+const LIST_AGAIN_AFTER_MS = 3_600_000;
+
+type Reached = Pick<CopyState, "txid" | "timestampMs" | "checksum">;
 
 class PageSizeChanged extends Error {}
 
-interface Reached {
-  txid: Txid;
-  timestampMs: number;
-  /** Database checksum of the source after it; null if the layout keeps none. */
-  postChecksum: bigint | null;
+function isCauseToLookAgain(error: unknown): boolean {
+  if (error instanceof VanishedError || error instanceof PageSizeChanged) return true;
+  return error instanceof WalsyncError && ["E_CHAIN_GAP", "E_LTX", "E_INTEGRITY"].includes(error.code);
 }
 
-interface ReplicaState extends Reached {
-  url: string;
-  name: string;
-  changeCounter: number;
-  /** What the file may be already, if a crash came before this was recorded. */
-  next: (Reached & { changeCounter: number }) | null;
+function kindOf(path: string): "none" | "file" | "other" {
+  const stats = lstatSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return "none";
+  return stats.isFile() ? "file" : "other";
 }
 
-function formatState(state: ReplicaState): string {
-  const text = (_key: string, value: unknown) => (typeof value === "bigint" ? `0x${value.toString(16)}` : value);
-  return `${JSON.stringify({ version: VERSION, ...state }, text, 2)}\n`;
-}
-
-/** Null if there is none. Throws E_INTEGRITY if it is none. */
-function readState(path: string): ReplicaState | null {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    if (errnoOf(error) === "ENOENT") return null;
-    throw asDiskError(path, error);
-  }
-  try {
-    const revive = (key: string, value: unknown) =>
-      (key === "txid" || key === "postChecksum") && typeof value === "string" ? BigInt(value) : value;
-    const { version, ...state } = JSON.parse(text, revive);
-    if (version !== VERSION) throw new RangeError(`expected version ${VERSION}, found ${version}`);
-    return state;
-  } catch (error) {
-    throw new WalsyncError("E_INTEGRITY", `${path}: expected the state of a copy, found: ${messageOf(error)}`, {
-      hint: "Remove the folder it is in and the copy: the next run makes them anew.",
-      cause: error,
-    });
-  }
+function ofAnother(path: string, { name, url }: ReplicaState): WalsyncError {
+  return new WalsyncError(
+    "E_OUTPUT_EXISTS",
+    `${path}: expected no file or a copy of this database, found a copy of ${name} in ${url}`,
+    {
+      hint: "Choose another --local, or move the copy away.",
+    },
+  );
 }
 
 /** Any other number: SQLite itself would add one, so that a foreign change shows. */
@@ -267,74 +315,19 @@ function nextCounter(counter: number): number {
   }
 }
 
-function emptyFolder(folder: string): void {
-  rmSync(folder, { recursive: true, force: true });
-  try {
-    makePrivateFolder(dirname(folder));
-    makePrivateFolder(folder);
-  } catch (error) {
-    throw asDiskError(folder, error);
-  }
-}
-
-function closed(reader: LtxFileReader): LtxFileReader {
-  reader.close();
-  return reader;
-}
-
-async function fetchFiles(
-  destination: Destination,
-  files: readonly ChainFile[],
-  folder: string,
-  signal: AbortSignal,
-): Promise<string[]> {
-  const paths: string[] = [];
-  for await (const { chunks } of fetchInOrder(destination, files, signal)) {
-    const path = join(folder, `${paths.length}.ltx`);
-    const fd = openTempFile(path);
-    try {
-      for await (const chunk of chunks) writeFully(fd, chunk);
-    } finally {
-      closeSync(fd);
-    }
-    paths.push(path);
-  }
-  return paths;
-}
-
-/** Verifies every part to its end. Overlapping parts, as merging leaves them, are applied as they are. */
-async function mergeTo(paths: readonly string[], merged: string): Promise<void> {
-  const fd = openTempFile(merged);
-  try {
-    await compactLtx(paths, (bytes) => writeFully(fd, bytes), { spoolPath: `${merged}.index` });
-  } catch (error) {
-    if (error instanceof LtxError && /page size/.test(error.message)) throw new PageSizeChanged();
-    throw error;
-  } finally {
-    closeSync(fd);
-  }
-}
-
-function forEachPage(path: string, onPage: (pgno: number, page: Uint8Array) => void): void {
-  const reader = new LtxFileReader(path, READ_SIZE);
-  try {
-    for (reader.advance(); Number.isFinite(reader.pgno); reader.advance()) onPage(reader.pgno, reader.page);
-  } finally {
-    reader.close();
-  }
-}
-
 /** Every page of a database file. */
-function forEachPageOf(
-  fd: number,
-  pageSize: number,
-  commit: number,
-  onPage: (pgno: number, page: Uint8Array) => void,
-): void {
-  const page = Buffer.alloc(pageSize);
-  for (let pgno = 1; pgno <= commit; pgno++) {
-    if (pgno === lockPgno(pageSize)) continue;
-    readFully(fd, page, pageSize, pageOffset(pgno, pageSize));
-    onPage(pgno, page);
+function wholeChange(fd: number): PageChange {
+  const head = Buffer.alloc(DATABASE_HEADER_SIZE);
+  readFully(fd, head, head.length, 0);
+  const { pageSize } = decodeCopyHeader(head);
+  const commit = fstatSync(fd).size / pageSize;
+  function* pages() {
+    const page = Buffer.alloc(pageSize);
+    for (let pgno = 1; pgno <= commit; pgno++) {
+      if (pgno === lockPgno(pageSize)) continue;
+      readFully(fd, page, pageSize, pageOffset(pgno, pageSize));
+      yield { pgno, page };
+    }
   }
+  return { pageSize, commit, pages };
 }

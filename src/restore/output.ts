@@ -37,7 +37,7 @@ export class RestoreOutput {
     requireFreeOutput(this.#path, this.#force);
     try {
       if (this.#force) renameDurably(this.tempPath, this.#path);
-      else this.#publishIfAbsent();
+      else publishIfAbsent(this.tempPath, this.#path);
     } catch (error) {
       throw asDiskError(this.#path, error);
     }
@@ -47,20 +47,6 @@ export class RestoreOutput {
   close(): void {
     if (isNameOf(this.tempPath, this.fd)) rmSync(this.tempPath, { force: true });
     closeSync(this.fd);
-  }
-
-  /** An application may have made a database of that name meanwhile: unlike a rename, a link never replaces one. */
-  #publishIfAbsent(): void {
-    try {
-      linkSync(this.tempPath, this.#path);
-    } catch (error) {
-      if (errnoOf(error) === "EEXIST") throw outputExists(this.#path);
-      if (!NO_LINKS.has(errnoOf(error) ?? "")) throw error;
-      renameDurably(this.tempPath, this.#path);
-      return;
-    }
-    rmSync(this.tempPath);
-    syncFolder(dirname(this.#path));
   }
 }
 
@@ -79,6 +65,23 @@ export function requireFreeOutput(output: string, force: boolean): void {
     });
   }
   if (!force && isOutputTaken) throw outputExists(path);
+}
+
+/**
+ * Gives the file `temp`, whose contents are durable already, the name `path`. Throws E_OUTPUT_EXISTS if that is taken: an
+ * application may have made a database of that name meanwhile, and unlike a rename a link never replaces one.
+ */
+export function publishIfAbsent(temp: string, path: string): void {
+  try {
+    linkSync(temp, path);
+  } catch (error) {
+    if (errnoOf(error) === "EEXIST") throw outputExists(path);
+    if (!NO_LINKS.has(errnoOf(error) ?? "")) throw error;
+    renameDurably(temp, path);
+    return;
+  }
+  rmSync(temp);
+  syncFolder(dirname(path));
 }
 
 // --- internal ---

@@ -4,169 +4,156 @@
  * DELETE, whatever the source is in.
  */
 import { Database } from "bun:sqlite";
-import { closeSync, fstatSync, ftruncateSync, openSync, readSync } from "node:fs";
-import { asDiskError, syncFile, writeFully } from "../durable.ts";
+import { closeSync, constants, existsSync, openSync } from "node:fs";
+import { sleep } from "../destination/retry.ts";
+import { asDiskError, isNameOf, syncFile } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
-import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
-import { RollbackJournal } from "./rollback-journal.ts";
-
-/** The next state: how large it is, and the pages that differ, ascending. Walked through twice. */
-export interface PageChange {
-  pageSize: number;
-  commit: number;
-  forEach(onPage: (pgno: number, page: Uint8Array) => void): void;
-}
+import { type CopyHeader, DATABASE_HEADER_SIZE, decodeCopyHeader } from "./first-page.ts";
+import type { PreparedChange } from "./prepared-change.ts";
 
 export class ReplicaFile {
   readonly path: string;
-  readonly #fd: number;
+  /** For raw reads and writes. Closing it would drop the locks of the connection: it lives longer. */
+  readonly fd: number;
   readonly #connection: Database;
 
-  /** Opens the copy. A change that a crash interrupted is undone by SQLite. Throws E_DATABASE, E_DISK. */
+  /** Opens the copy. Throws E_DATABASE, E_DISK. */
   constructor(path: string) {
     this.path = path;
-    let fd: number;
     try {
-      // Closing it would drop the locks of the connection: it lives longer.
-      fd = openSync(path, "r+");
+      // Through a link SQLite would look for the journal elsewhere.
+      this.fd = openSync(path, constants.O_RDWR | constants.O_NOFOLLOW);
     } catch (error) {
       throw asDiskError(path, error);
     }
-    this.#fd = fd;
     try {
       this.#connection = new Database(path, { readwrite: true, create: false });
-      this.#connection.run(`PRAGMA busy_timeout=${LOCK_WITHIN_MS}`);
       this.#connection.run("PRAGMA cache_size=0");
-      this.#connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
     } catch (error) {
-      closeSync(fd);
-      throw new WalsyncError("E_DATABASE", `${path}: expected the local copy, found what SQLite cannot open`, {
-        hint: "Remove it: the next run makes it anew.",
-        cause: error,
-      });
+      closeSync(this.fd);
+      throw unusable(path, error);
     }
   }
 
-  /** The mark that the last change left: other writers change it. */
-  get changeCounter(): number {
-    return readHeader(this.#fd).readUInt32BE(CHANGE_COUNTER);
-  }
-
-  get pageSize(): number {
-    return pageSizeOf(readHeader(this.#fd));
+  /** True while `path` is the name of this file: nobody removed or replaced it. */
+  get isInPlace(): boolean {
+    return isNameOf(this.path, this.fd);
   }
 
   /**
-   * Makes `change` the content of the file, marked `changeCounter`. `expectedCounter`: what the last change left. Throws
-   * E_OUTPUT_EXISTS if somebody else wrote to the file, E_LOCKED if readers hold it for too long: nothing is changed then.
+   * What the file is, once SQLite has undone a change that was interrupted. Throws E_LOCKED if readers hinder that, E_DATABASE,
+   * and E_OUTPUT_EXISTS if it is no copy (any longer).
    */
-  apply(change: PageChange, expectedCounter: number, changeCounter: number): void {
-    const { pageSize, commit } = change;
-    this.#lock();
+  read(): CopyHeader {
     try {
-      if (this.changeCounter !== expectedCounter) throw foreign(this.path);
-      const before = Math.ceil(fstatSync(this.#fd).size / pageSize);
-      const journal = new RollbackJournal(this.path, pageSize, before);
-      const current = Buffer.alloc(pageSize);
-      const differs = (pgno: number, content: Uint8Array): boolean => {
-        if (pgno > before) return true;
-        readFully(this.#fd, current, pageSize, pageOffset(pgno, pageSize));
-        return !current.equals(content);
-      };
-      const keep = (pgno: number): void => {
-        if (pgno > before || pgno === lockPgno(pageSize)) return;
-        readFully(this.#fd, current, pageSize, pageOffset(pgno, pageSize));
-        journal.add(pgno, current);
-      };
-      keep(1);
-      change.forEach((pgno, content) => {
-        if (pgno > 1 && differs(pgno, content)) keep(pgno);
-      });
-      // What is cut off comes back with the change undone.
-      for (let pgno = commit + 1; pgno <= before; pgno++) keep(pgno);
-      journal.seal(before);
-      change.forEach((pgno, content) => {
-        if (differs(pgno, content)) writeFully(this.#fd, content, pageOffset(pgno, pageSize));
-      });
-      ftruncateSync(this.#fd, commit * pageSize);
-      stamp(this.#fd, commit, changeCounter);
-      syncFile(this.#fd, this.path);
-      journal.end();
+      this.#connection.run(`PRAGMA busy_timeout=${READ_WITHIN_MS}`);
+      this.#connection.run("BEGIN");
+      this.#connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
+      return this.#header();
+    } catch (error) {
+      if (error instanceof WalsyncError) throw error;
+      throw isBusy(error) ? locked(this.path, READ_WITHIN_MS, error) : unusable(this.path, error);
+    } finally {
+      this.#rollback();
+    }
+  }
+
+  /**
+   * Makes the change the content of the file, marked `to`. `from`: the mark that it must have before. Throws E_OUTPUT_EXISTS if
+   * somebody else wrote to the file, E_LOCKED if readers hold it for too long, E_DISK: the file is as it was then.
+   */
+  async apply(change: PreparedChange, from: number, to: number, signal: AbortSignal): Promise<void> {
+    await this.#lock(signal);
+    try {
+      if (!this.isInPlace || this.#header().changeCounter !== from) throw foreign(this.path);
+      change.journal.publish(this.path);
+      change.write(this.fd, this.path, to);
+      syncFile(this.fd, this.path);
+      change.journal.end();
     } catch (error) {
       throw errnoOf(error) === undefined ? error : asDiskError(this.path, error);
     } finally {
-      this.#connection.run("ROLLBACK");
+      this.#rollback();
+      this.#undoIfInterrupted();
     }
   }
 
   close(): void {
     this.#connection.close();
-    closeSync(this.#fd);
+    closeSync(this.fd);
   }
 
-  #lock(): void {
-    try {
-      this.#connection.run("BEGIN EXCLUSIVE");
-    } catch (error) {
-      throw new WalsyncError("E_LOCKED", `${this.path}: expected to write within ${LOCK_WITHIN_MS} ms, found readers`, {
-        hint: "A reader keeps a transaction open. The copy is brought up to date when it ends.",
-        cause: error,
-      });
+  #header(): CopyHeader {
+    const bytes = Buffer.alloc(DATABASE_HEADER_SIZE);
+    readFully(this.fd, bytes, bytes.length, 0);
+    const header = decodeCopyHeader(bytes);
+    // A WAL is read whatever the header says.
+    if (!header.isRollbackMode || existsSync(`${this.path}-wal`)) throw foreign(this.path);
+    return header;
+  }
+
+  /**
+   * Whoever waits for an exclusive lock keeps new readers out. So it waits for a moment, lets them in, and then for a longer
+   * moment, in which readers that begin before others end, over and over, come to an end.
+   */
+  async #lock(signal: AbortSignal): Promise<void> {
+    for (const waitMs of LOCK_WAITS_MS) {
+      try {
+        this.#connection.run(`PRAGMA busy_timeout=${waitMs}`);
+        this.#connection.run("BEGIN EXCLUSIVE");
+        return;
+      } catch (error) {
+        if (!isBusy(error)) throw unusable(this.path, error);
+        if (waitMs === LOCK_WAITS_MS.at(-1)) throw locked(this.path, waitMs, error);
+        await sleep(waitMs, signal);
+      }
     }
   }
+
+  #rollback(): void {
+    if (this.#connection.inTransaction) this.#connection.run("ROLLBACK");
+  }
+
+  /** Readers that may not write could not do that. What fails now is done by the next one who can. */
+  #undoIfInterrupted(): void {
+    if (!existsSync(`${this.path}-journal`)) return;
+    try {
+      this.read();
+    } catch {}
+  }
 }
 
-/**
- * Makes a restored file one that readers can use while it is replaced page by page: journal mode DELETE, and the mark of its
- * state. The caller syncs it.
- */
-export function stamp(fd: number, commit: number, changeCounter: number): void {
-  const header = readHeader(fd);
-  header[WRITE_VERSION] = DELETE_MODE;
-  header[READ_VERSION] = DELETE_MODE;
-  header.writeUInt32BE(changeCounter, CHANGE_COUNTER);
-  header.writeUInt32BE(commit, DATABASE_SIZE);
-  header.writeUInt32BE(changeCounter, VERSION_VALID_FOR);
-  writeFully(fd, header, 0);
-}
-
-/** Page size and size in pages of a database file. */
-export function shapeOf(fd: number): { pageSize: number; commit: number } {
-  const pageSize = pageSizeOf(readHeader(fd));
-  return { pageSize, commit: fstatSync(fd).size / pageSize };
+/** E_OUTPUT_EXISTS: the file at `path` is not what was left there. */
+export function foreign(path: string): WalsyncError {
+  return new WalsyncError(
+    "E_OUTPUT_EXISTS",
+    `${path}: expected the copy as it was left, found that somebody wrote to it or replaced it`,
+    { hint: "A copy is for reading. Move it away, and the next run makes it anew." },
+  );
 }
 
 // --- internal ---
 
-const LOCK_WITHIN_MS = 5000;
-/** https://www.sqlite.org/fileformat2.html#the_database_header */
-const HEADER_SIZE = 100;
-const PAGE_SIZE = 16;
-const WRITE_VERSION = 18;
-const READ_VERSION = 19;
-const CHANGE_COUNTER = 24;
-const DATABASE_SIZE = 28;
-const VERSION_VALID_FOR = 92;
-const DELETE_MODE = 1;
+/** No reader is kept out for longer than the longest of these. */
+const LOCK_WAITS_MS = [50, 100, 200, 400, 800, 1600];
+/** Only another writer, or somebody who undoes an interrupted change, can hinder a reader. */
+const READ_WITHIN_MS = 5000;
 
-function readHeader(fd: number): Buffer {
-  const header = Buffer.alloc(HEADER_SIZE);
-  readSync(fd, header, 0, HEADER_SIZE, 0);
-  return header;
+function isBusy(error: unknown): boolean {
+  return errnoOf(error)?.startsWith("SQLITE_BUSY") === true;
 }
 
-function pageSizeOf(header: Buffer): number {
-  const size = header.readUInt16BE(PAGE_SIZE);
-  return size === 1 ? 65536 : size;
+function locked(path: string, waitMs: number, cause: unknown): WalsyncError {
+  return new WalsyncError("E_LOCKED", `${path}: expected to write to it within ${waitMs} ms, found it locked`, {
+    hint: "A reader keeps a transaction open. The copy is brought up to date when that has ended.",
+    cause,
+  });
 }
 
-function foreign(path: string): WalsyncError {
-  return new WalsyncError(
-    "E_OUTPUT_EXISTS",
-    `${path}: expected the copy as it was left, found that somebody wrote to it`,
-    {
-      hint: "A copy is for reading. Remove it, and the next run makes it anew.",
-    },
-  );
+function unusable(path: string, cause: unknown): WalsyncError {
+  return new WalsyncError("E_DATABASE", `${path}: expected the local copy, found what SQLite cannot use`, {
+    hint: "Move it away: the next run makes it anew.",
+    cause,
+  });
 }

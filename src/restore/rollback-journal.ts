@@ -3,44 +3,57 @@
  * file, whoever opens the database next puts those pages back; when it is gone, the change has happened.
  * Spec: https://www.sqlite.org/fileformat2.html#the_rollback_journal
  */
-import { closeSync } from "node:fs";
+import { closeSync, fchmodSync, fchownSync, rmSync, type Stats } from "node:fs";
 import { dirname } from "node:path";
-import { openTempFile, removeFile, syncFile, syncFolder, writeFully } from "../durable.ts";
+import { openTempFile, removeFile, renameDurably, syncFile, syncFolder, writeFully } from "../durable.ts";
 
 export class RollbackJournal {
-  readonly #path: string;
-  readonly #fd: number;
+  #path: string;
+  #fd: number | null;
   readonly #pageSize: number;
+  readonly #commit: number;
   readonly #nonce = Math.floor(Math.random() * 2 ** 32);
   readonly #record: Buffer;
   #pageCount = 0;
 
-  /** Begins the journal of the database at `databasePath`, which has `commit` pages now. */
-  constructor(databasePath: string, pageSize: number, commit: number) {
-    this.#path = `${databasePath}-journal`;
+  /** Begins a journal under the name `path`, where nobody looks for it yet, of a database of `commit` pages now. */
+  constructor(path: string, pageSize: number, commit: number) {
+    this.#path = path;
     this.#pageSize = pageSize;
+    this.#commit = commit;
     this.#record = Buffer.alloc(4 + pageSize + 4);
-    this.#fd = openTempFile(this.#path);
-    // The number of pages is written last: a journal that is not complete holds none.
-    writeFully(this.#fd, this.#header(0, commit));
+    this.#fd = openTempFile(path);
+    writeFully(this.#fd, Buffer.alloc(SECTOR_SIZE));
   }
 
-  /** Adds a page as it is. */
+  /** Adds a page as it is. Each one once, in any order. */
   add(pgno: number, page: Uint8Array): void {
     this.#record.writeUInt32BE(pgno, 0);
     this.#record.set(page, 4);
     this.#record.writeUInt32BE(this.#checksum(page), 4 + this.#pageSize);
-    writeFully(this.#fd, this.#record);
+    writeFully(this.#fd!, this.#record);
     this.#pageCount++;
   }
 
-  /** Makes it durable: from here on a crash undoes whatever is written to the database. */
-  seal(commit: number): void {
-    syncFile(this.#fd, this.#path);
-    writeFully(this.#fd, this.#header(this.#pageCount, commit), 0);
-    syncFile(this.#fd, this.#path);
-    closeSync(this.#fd);
-    syncFolder(dirname(this.#path));
+  /** Makes it complete and durable, for whoever may use the database, whose `stats` these are. */
+  seal({ mode, uid, gid }: Stats): void {
+    const fd = this.#fd!;
+    writeFully(fd, this.#header(), 0);
+    fchmodSync(fd, mode & PERMISSIONS);
+    try {
+      fchownSync(fd, uid, gid);
+    } catch {
+      // As SQLite does: only root may give files away.
+    }
+    syncFile(fd, this.#path);
+    this.#close();
+  }
+
+  /** Puts it beside the database, which is locked: from here on a crash undoes whatever is written to it. */
+  publish(databasePath: string): void {
+    const path = `${databasePath}-journal`;
+    renameDurably(this.#path, path);
+    this.#path = path;
   }
 
   /** The change, which is durable already, has happened. */
@@ -49,14 +62,25 @@ export class RollbackJournal {
     syncFolder(dirname(this.#path));
   }
 
-  #header(pageCount: number, commit: number): Buffer {
-    const header = Buffer.alloc(SECTOR_SIZE);
-    MAGIC.copy(header);
-    header.writeUInt32BE(pageCount, 8);
-    header.writeUInt32BE(this.#nonce, 12);
-    header.writeUInt32BE(commit, 16);
-    header.writeUInt32BE(SECTOR_SIZE, 20);
-    header.writeUInt32BE(this.#pageSize, 24);
+  /** Removes one that was never published. */
+  discard(): void {
+    this.#close();
+    rmSync(this.#path, { force: true });
+  }
+
+  #close(): void {
+    if (this.#fd !== null) closeSync(this.#fd);
+    this.#fd = null;
+  }
+
+  #header(): Buffer {
+    const header = Buffer.alloc(HEADER_SIZE);
+    MAGIC.copy(header); //                          offset 0
+    header.writeUInt32BE(this.#pageCount, 8); //    records that follow
+    header.writeUInt32BE(this.#nonce, 12); //       where checksums begin
+    header.writeUInt32BE(this.#commit, 16); //      pages of the database before the change: it is cut to that
+    header.writeUInt32BE(SECTOR_SIZE, 20); //       the first record begins there
+    header.writeUInt32BE(this.#pageSize, 24); //    of the database before the change
     return header;
   }
 
@@ -71,4 +95,7 @@ export class RollbackJournal {
 // --- internal ---
 
 const MAGIC = Buffer.from("d9d505f920a163d7", "hex");
+const HEADER_SIZE = 28;
+/** What a reader goes by is what the header says, not what its disk has; nothing is ever appended behind this header. */
 const SECTOR_SIZE = 512;
+const PERMISSIONS = 0o777;

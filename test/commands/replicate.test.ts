@@ -2,7 +2,7 @@
 // the copy see moments that were. The compiled program.
 import { Database } from "bun:sqlite";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync } from "node:fs";
+import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { randomFrom } from "../ltx/make.ts";
 import { compiledBinary } from "../support/binary.ts";
@@ -14,6 +14,7 @@ const dir = tempDir();
 const server = await startVersitygw();
 const seed = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 2 ** 30));
 const random = randomFrom(seed);
+const ROUNDS = Number(process.env.WALSYNC_ROUNDS ?? 8);
 let children: Bun.Subprocess[] = [];
 
 afterAll(() => server?.stop());
@@ -105,7 +106,7 @@ describe.each(["directory", "bucket"])(`from a %s, seed ${seed}`, (kind) => {
         start("replicate", source, "--local", local, "--interval", "0.05", "--metrics-port", String(port));
       // Nothing yet: a kill may come before the first state is there.
       let seen = -1;
-      for (let round = 0; round < 8; round++) {
+      for (let round = 0; round < ROUNDS; round++) {
         const { child, log } = replicate();
         const endMs = performance.now() + 200 + (random() % 600);
         while (performance.now() < endMs) {
@@ -148,12 +149,71 @@ describe.each(["directory", "bucket"])(`from a %s, seed ${seed}`, (kind) => {
       });
       expect(rowsOf(join(folder, "once.db"))).toBe(sourceRows());
       expect(JSON.parse((await succeed(once, options)).stdout)).toMatchObject({ reason: "current", files: 0 });
-      start("replicate", source, "--local", "once.db");
-      await until(async () => (await walsync(once, options)).status === 6);
+      const first = start("replicate", source, "--local", "once.db");
+      await until(() => first.log().includes("copy is current"), first.log);
+      expectOneError(await walsync(once, options), "E_LOCKED", /once\.db/);
     },
     30_000,
   );
 });
+
+test("waits for the first snapshot of a name that is not there yet, and says so", async () => {
+  const place = join(dir, "waits");
+  mkdirSync(join(place, "backups"), { recursive: true });
+  const command = [compiledBinary(), "replicate", "backups/app", "--local", "new/folder/copy.db", "--interval", "0.05"];
+  const child = Bun.spawn(command, { cwd: place, env: {}, stdin: "ignore", stdout: "ignore", stderr: "pipe" });
+  children.push(child);
+  let log = "";
+  void (async () => {
+    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
+  })();
+  await until(
+    () => log.includes("waiting for the first snapshot"),
+    () => log,
+  );
+  const source = new Database(join(place, "app.db"), { create: true });
+  source.run("pragma journal_mode = wal");
+  source.run("create table item (id integer primary key, body)");
+  source.run("insert into item (body) values ('first')");
+  await succeed(["snapshot", "app.db", "-b", "backups"], { cwd: place });
+  const copy = join(place, "new/folder/copy.db");
+  await until(
+    () => rowsOf(copy) === 1,
+    () => log,
+  );
+  // Other users may be meant to read it: only the state is private.
+  expect(statSync(join(place, "new/folder")).mode & 0o055).toBe(0o055);
+  expect(statSync(join(place, "new/folder/.copy.db-walsync-replica")).mode & 0o077).toBe(0);
+  child.kill("SIGTERM");
+  expect(await child.exited).toBe(0);
+  source.close();
+}, 30_000);
+
+test("a copy that somebody wrote to ends it with exit status 2, and stays", async () => {
+  const place = join(dir, "written");
+  mkdirSync(place, { recursive: true });
+  const source = new Database(join(place, "app.db"), { create: true });
+  source.run("pragma journal_mode = wal");
+  source.run("create table item (id integer primary key, body)");
+  await succeed(["snapshot", "app.db", "-b", "backups"], { cwd: place });
+  await succeed(["replicate", "backups/app", "--local", "copy.db", "--once"], { cwd: place });
+  const child = Bun.spawn([compiledBinary(), "replicate", "backups/app", "--local", "copy.db", "--interval", "0.05"], {
+    cwd: place,
+    env: {},
+    stdin: "ignore",
+    stdout: "ignore",
+    stderr: "pipe",
+  });
+  children.push(child);
+  const writer = new Database(join(place, "copy.db"));
+  writer.run("pragma busy_timeout = 5000");
+  writer.run("create table mine (body)");
+  expect(await child.exited).toBe(2);
+  expect(await new Response(child.stderr).text()).toMatch(/E_OUTPUT_EXISTS .*somebody wrote to it/);
+  expect(writer.query("select count(*) from mine").values()).toEqual([[0]]);
+  writer.close();
+  source.close();
+}, 30_000);
 
 test("a source without a name, an unknown one, and a file that is somebody else's", async () => {
   const place = join(dir, "wrong");

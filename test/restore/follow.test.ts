@@ -1,15 +1,12 @@
-// Goal: a read copy is at every moment one state that the source had, also for a reader in the middle of an update and after a
-// crash at any step; and nothing that is not such a copy is ever overwritten.
+// Goal: a read copy is at every moment one state that the source had, also for a reader in the middle of
+// an update.
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, statSync, writeFileSync } from "node:fs";
+import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import type { Destination } from "../../src/destination/destination.ts";
-import { openDestination } from "../../src/destination/open.ts";
 import { observeDurableSteps } from "../../src/durable.ts";
-import { Follower } from "../../src/restore/follow.ts";
-import { Host } from "../replication/host.ts";
 import { tempDir } from "../support/temp.ts";
+import { change, changePageSize, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
@@ -21,62 +18,7 @@ afterEach(async () => {
   ends = [];
 });
 
-interface Pair {
-  host: Host;
-  destination: Destination;
-  local: string;
-  /** A follower as a new process would have it. */
-  follower(): Follower;
-}
-
-async function makePair(pageSize = 512): Promise<Pair> {
-  const folder = join(dir, crypto.randomUUID());
-  mkdirSync(folder);
-  const host = new Host(folder);
-  host.create(pageSize);
-  host.insert(10, 300);
-  await host.start();
-  ends.push(() => host.end());
-  await host.settle();
-  const destination = await openDestination(join(host.bucketFolder, ".."));
-  ends.push(() => destination.close());
-  const local = join(folder, "copy", "copy.db");
-  mkdirSync(join(folder, "copy"));
-  const follower = (): Follower => {
-    const made = new Follower(destination, "app", local);
-    ends.push(() => made.close());
-    return made;
-  };
-  return { host, destination, local, follower };
-}
-
-/** Without what a copy has of its own: journal mode, change counter, and which version wrote it. */
-function comparable(bytes: Uint8Array): Buffer {
-  const copy = Buffer.from(bytes);
-  for (const [start, end] of [
-    [18, 20],
-    [24, 28],
-    [92, 96],
-  ] as const)
-    copy.fill(0, start, end);
-  return copy;
-}
-
-function expectState(local: string, expected: Uint8Array): void {
-  expect(comparable(readFileSync(local)).equals(comparable(expected))).toBe(true);
-  const reader = new Database(local, { readonly: true });
-  expect(reader.query("pragma integrity_check").values()).toEqual([["ok"]]);
-  expect(reader.query("pragma journal_mode").values()).toEqual([["delete"]]);
-  reader.close();
-}
-
-async function change(host: Host, step: number): Promise<void> {
-  if (step % 4 === 3) {
-    host.app.run("delete from item where id % 2 = 0");
-    host.app.run("vacuum");
-  } else host.insert(1 + step * 2, 400);
-  await host.settle();
-}
+const makePair = (pageSize?: number): Promise<Pair> => makePairIn(join(dir, crypto.randomUUID()), ends, pageSize);
 
 describe("a copy", () => {
   test.each([512, 4096, 65536])(
@@ -130,23 +72,6 @@ describe("a copy", () => {
     }
   });
 
-  test("waits for a reader's transaction, and is left as it was if that does not end", async () => {
-    const { host, local, follower } = await makePair();
-    const one = follower();
-    await one.step(signal);
-    const before = host.content();
-    const reader = new Database(local, { readonly: true });
-    ends.push(() => reader.close());
-    reader.run("begin");
-    reader.query("select count(*) from item").values();
-    await change(host, 0);
-    await expect(one.step(signal)).rejects.toMatchObject({ code: "E_LOCKED" });
-    expect(comparable(readFileSync(local)).equals(comparable(before))).toBe(true);
-    reader.run("commit");
-    expect(await one.step(signal)).toMatchObject({ kind: "increments" });
-    expectState(local, host.content());
-  }, 20_000);
-
   test("is made anew in place when increments are missing", async () => {
     const { host, local, follower } = await makePair();
     const one = follower();
@@ -169,102 +94,11 @@ describe("a copy", () => {
     const { host, local, follower } = await makePair(512);
     const one = follower();
     await one.step(signal);
-    await host.stop();
-    host.app.run("pragma journal_mode = delete");
-    host.app.run("pragma page_size = 4096");
-    host.app.run("vacuum");
-    host.app.run("pragma journal_mode = wal");
-    await host.start();
-    await host.settle();
+    await changePageSize(host, 4096);
     await one.step(signal);
     expectState(local, host.content());
     await change(host, 0);
     await one.step(signal);
     expectState(local, host.content());
-  });
-});
-
-describe("a crash", () => {
-  test("before any durable step leaves one state or the next, and the next run goes on", async () => {
-    const { host, local, follower } = await makePair();
-    const first = follower();
-    await first.step(signal);
-    first.close();
-    const countSteps = async (failing: number): Promise<number> => {
-      let steps = 0;
-      observeDurableSteps((step, path) => {
-        if (!path.startsWith(join(local, ".."))) return;
-        if (steps++ === failing) throw new Error(`crash before ${step} ${path}`);
-      });
-      const one = follower();
-      const outcome = await one.step(signal).then(
-        () => "done",
-        (error: Error) => error.message,
-      );
-      observeDurableSteps(null);
-      one.close();
-      expect(outcome).toMatch(failing < 0 ? /^done$/ : /crash before|cannot be/);
-      return steps;
-    };
-    let before = host.content();
-    await change(host, 1);
-    const total = await countSteps(-1);
-    expect(total).toBeGreaterThan(8);
-    for (let failing = 0; failing < total; failing++) {
-      before = host.content();
-      await change(host, failing % 4);
-      await countSteps(failing);
-      // As any reader would find it: a hot journal is undone first.
-      const reader = new Database(local, { readwrite: true, create: false });
-      expect(reader.query("pragma integrity_check").values()).toEqual([["ok"]]);
-      reader.close();
-      const found = comparable(readFileSync(local));
-      expect([failing, [before, host.content()].some((state) => comparable(state).equals(found))]).toEqual([
-        failing,
-        true,
-      ]);
-      await follower().step(signal);
-      expectState(local, host.content());
-      for (const end of ends.splice(2)) await end();
-    }
-  }, 30_000);
-});
-
-describe("a file that is no copy of this database", () => {
-  test("is refused, and stays", async () => {
-    const { local, follower } = await makePair();
-    writeFileSync(local, "somebody else's");
-    expect(follower).toThrow(expect.objectContaining({ code: "E_OUTPUT_EXISTS" }));
-    expect(readFileSync(local, "utf8")).toBe("somebody else's");
-    expect(existsSync(join(local, "..", ".copy.db-walsync-replica"))).toBe(false);
-  });
-
-  test("a copy of another database is refused", async () => {
-    const { destination, local, follower } = await makePair();
-    const one = follower();
-    await one.step(signal);
-    one.close();
-    expect(() => new Follower(destination, "other", local)).toThrow(
-      expect.objectContaining({ code: "E_OUTPUT_EXISTS" }),
-    );
-  });
-
-  test("a copy that somebody wrote to is told, and not overwritten", async () => {
-    const { host, local, follower } = await makePair();
-    const one = follower();
-    await one.step(signal);
-    const writer = new Database(local);
-    writer.run("create table mine (body)");
-    writer.close();
-    const content = readFileSync(local);
-    await change(host, 0);
-    await expect(one.step(signal)).rejects.toMatchObject({ code: "E_OUTPUT_EXISTS" });
-    expect(readFileSync(local).equals(content)).toBe(true);
-  });
-
-  test("beside a leftover -wal is refused", async () => {
-    const { local, follower } = await makePair();
-    writeFileSync(`${local}-wal`, "");
-    expect(follower).toThrow(expect.objectContaining({ code: "E_OUTPUT_EXISTS" }));
   });
 });
