@@ -1,13 +1,16 @@
 /** `walsync replicate`: a local read copy of a database at a destination, kept current. */
 import { basename } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { COMMIT, VERSION } from "../cli/version.ts";
+import { monotonicMs } from "../clock.ts";
 import { requireName } from "../destination/layout.ts";
 import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
 import { WalsyncError } from "../errors.ts";
 import { logEvent, print, printJson } from "../log.ts";
-import { defineGauge } from "../metrics.ts";
+import { measureProcess } from "../process-metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
+import { failures as failedSteps, measureReplica, steps } from "../restore/metrics.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
@@ -90,22 +93,19 @@ async function followOn(
   signal: AbortSignal,
 ): Promise<void> {
   let last: FollowStep | null = null;
-  let currentAtMs = 0;
+  let currentAtMs: number | null = null;
   let fault: string | null = "no state yet";
-  const labels = { database: name };
-  defineGauge("walsync_replica_txid", "Transaction that the copy is at.", () => [[labels, Number(last?.txid ?? 0n)]]);
-  defineGauge(
-    "walsync_replica_lag_seconds",
-    "Time since the copy was last known to be at the end of the chain.",
-    () => [[labels, currentAtMs === 0 ? 0 : (Date.now() - currentAtMs) / 1000]],
-  );
+  measureProcess({ version: VERSION, commit: COMMIT });
+  measureReplica(name, () => ({ txid: last?.txid ?? null, capturedAtMs: last?.timestampMs ?? null, currentAtMs }));
   const { serveMetrics } = await import("../metrics-server.ts");
   const metrics = flags.metricsPort === undefined ? null : serveMetrics("127.0.0.1", flags.metricsPort, () => fault);
   let failures = 0;
   try {
     while (!signal.aborted) {
+      const startedMs = monotonicMs();
       try {
         const reached = await step();
+        steps.observe({ database: name, kind: reached.kind }, monotonicMs() - startedMs);
         if (reached.kind !== "current" || last === null) {
           logEvent(reached.kind === "increments" ? "debug" : "info", "copy is current", {
             database: name,
@@ -121,6 +121,7 @@ async function followOn(
         if (signal.aborted) break;
         if (!(error instanceof WalsyncError) || FINAL.has(error.code)) throw error;
         fault = error.message;
+        failedSteps.add({ database: name, code: error.code });
         // Loud at once, then ever more rarely; readers keep the state before.
         if ((failures & ++failures) === 0) {
           const { code, hint } = error;

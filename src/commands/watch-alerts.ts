@@ -3,9 +3,9 @@ import { hostname } from "node:os";
 import { VERSION } from "../cli/version.ts";
 import { WalsyncError } from "../errors.ts";
 import { keepSecret } from "../log.ts";
-import { defineGauge } from "../metrics.ts";
-import type { Alert, AlertEvent, AlertMonitor } from "../replication/alerts.ts";
+import { ALERT_EVENTS, type Alert, type AlertEvent, AlertMonitor } from "../replication/alerts.ts";
 import type { Replicator } from "../replication/replicator.ts";
+import { measureWebhook, parseWebhookUrl, Webhook } from "../replication/webhook.ts";
 import type { WatchSettings } from "./watch-settings.ts";
 
 export interface Alerts extends Pick<AlertMonitor, "start" | "damaged"> {
@@ -31,23 +31,19 @@ export interface AlertBody {
 }
 
 /** Null if nobody is to be told. Throws E_USAGE for a URL or an event that is none. */
-export async function openAlerts(
+export function openAlerts(
   settings: WatchSettings,
   destination: string,
   databases: () => Iterable<Replicator>,
-): Promise<Alerts | null> {
-  const { webhookUrl, webhookAuthorization, webhookEvents, maxLag } = settings;
-  for (const secret of [webhookUrl, webhookAuthorization]) if (secret !== undefined) keepSecret(secret);
-  if (webhookUrl === undefined) return null;
-  const { ALERT_EVENTS, AlertMonitor } = await import("../replication/alerts.ts");
-  const { parseWebhookUrl, Webhook } = await import("../replication/webhook.ts");
-  const events = parseEvents(webhookEvents, ALERT_EVENTS);
-  const url = parseWebhookUrl(webhookUrl);
-  const webhook = new Webhook({ url, authorization: webhookAuthorization, userAgent: `walsync/${VERSION}` });
-  defineGauge("walsync_webhook_waiting", "Alerts that wait to be posted.", [], () => [[{}, webhook.waiting]]);
+): Alerts | null {
+  const policy = alertPolicyOf(settings);
+  if (policy === null) return null;
+  const { url, authorization, events } = policy;
+  const webhook = new Webhook({ url, authorization, userAgent: `walsync/${VERSION}` });
+  measureWebhook(() => webhook.waiting);
   const monitor = new AlertMonitor({
     databases,
-    maxLagMs: maxLag,
+    maxLagMs: settings.maxLag,
     send: (alert) => {
       if (events.has(alert.event)) webhook.send(bodyOf(alert, destination));
     },
@@ -62,13 +58,27 @@ export async function openAlerts(
   };
 }
 
+export interface AlertPolicy {
+  url: URL;
+  authorization: string | undefined;
+  events: ReadonlySet<AlertEvent>;
+}
+
+/** Null without a URL. From now on neither it nor the header is ever printed. Throws E_USAGE. */
+export function alertPolicyOf({ webhookUrl, webhookAuthorization, webhookEvents }: WatchSettings): AlertPolicy | null {
+  for (const secret of [webhookUrl, webhookAuthorization]) if (secret !== undefined) keepSecret(secret);
+  const events = parseEvents(webhookEvents);
+  if (webhookUrl === undefined) return null;
+  return { url: parseWebhookUrl(webhookUrl), authorization: webhookAuthorization, events };
+}
+
 // --- internal ---
 
-function parseEvents(text: string, known: readonly AlertEvent[]): ReadonlySet<AlertEvent> {
+function parseEvents(text: string): ReadonlySet<AlertEvent> {
   const events = text.split(",").map((event) => event.trim());
-  const wrong = events.find((event) => !(known as readonly string[]).includes(event));
+  const wrong = events.find((event) => !(ALERT_EVENTS as readonly string[]).includes(event));
   if (wrong === undefined) return new Set(events as AlertEvent[]);
-  throw new WalsyncError("E_USAGE", `--webhook-events: expected some of ${known.join(", ")}, found "${wrong}"`, {
+  throw new WalsyncError("E_USAGE", `--webhook-events: expected some of ${ALERT_EVENTS.join(", ")}, found "${wrong}"`, {
     hint: "Write them with commas between, like fenced,integrity.",
   });
 }

@@ -53,7 +53,7 @@ export default defineWalsyncCommand({
     const ready = Promise.withResolvers<boolean>();
     const scans = new Gate(SCANS_AT_ONCE);
     const replicators: Replicator[] = [];
-    const alerts = await openAlerts(flags, destination.url, () => replicators);
+    const alerts = openAlerts(flags, destination.url, () => replicators);
     const create = (database: WatchedDatabase): Replicator =>
       new Replicator({
         path: database.path,
@@ -109,6 +109,7 @@ export default defineWalsyncCommand({
     } catch (error) {
       metrics?.stop();
       control?.stop();
+      await alerts?.stop(0);
       await care.stop();
       await watcher.stop(0).catch(() => {});
       throw error;

@@ -5,13 +5,18 @@
 import { sleep } from "../destination/retry.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
-import { Counter } from "../metrics.ts";
+import { Counter, defineGauge } from "../metrics.ts";
 
 export const deliveries = new Counter(
   "walsync_webhook_requests_total",
   "Alerts that were posted, by result: delivered, failed (tried again), given-up (refused, or failed too often), dropped (too many waited, or no time was left).",
   ["result"],
 );
+
+/** Defines the gauge of what waits. */
+export function measureWebhook(waiting: () => number): void {
+  defineGauge("walsync_webhook_waiting", "Alerts that wait to be posted.", [], () => [[{}, waiting()]]);
+}
 
 export interface WebhookOptions {
   url: URL;
@@ -49,10 +54,10 @@ export class Webhook {
   readonly #options: WebhookOptions;
   readonly #queue: string[] = [];
   #working: Promise<void> | null = null;
-  /** Ends the wait before the next attempt. */
-  readonly #pause = new AbortController();
-  /** Given at the end: until then everything is tried without long waits. */
-  #deadline: AbortSignal | null = null;
+  /** Ends the wait before the next attempt: from then on waits are short. */
+  readonly #hurry = new AbortController();
+  /** Ends everything. */
+  readonly #end = new AbortController();
 
   constructor(options: WebhookOptions) {
     this.#options = options;
@@ -78,9 +83,12 @@ export class Webhook {
 
   /** Tries everything that waits, as far as that is possible before `deadline` aborts. */
   async stop(deadline: AbortSignal): Promise<void> {
-    this.#deadline = deadline;
-    this.#pause.abort();
+    const end = (): void => this.#end.abort();
+    if (deadline.aborted) end();
+    else deadline.addEventListener("abort", end, { once: true });
+    this.#hurry.abort();
     await this.#working;
+    deadline.removeEventListener("abort", end);
     if (this.#queue.length === 0) return;
     deliveries.add({ result: "dropped" }, this.#queue.length);
     logEvent("warn", "alerts are not delivered", {
@@ -93,7 +101,7 @@ export class Webhook {
   async #work(): Promise<void> {
     for (let body = this.#queue[0]; body !== undefined; body = this.#queue[0]) {
       await this.#deliver(body);
-      if (this.#deadline?.aborted) return;
+      if (this.#end.signal.aborted) return;
       this.#queue.shift();
     }
   }
@@ -101,13 +109,13 @@ export class Webhook {
   /** Returns when `body` was accepted or given up. */
   async #deliver(body: string): Promise<void> {
     const { attempts = ATTEMPTS } = this.#options;
-    for (let attempt = 1; !this.#deadline?.aborted; attempt++) {
+    for (let attempt = 1; !this.#end.signal.aborted; attempt++) {
       const outcome = await this.#post(body);
       if (outcome === null) {
         deliveries.add({ result: "delivered" });
         return;
       }
-      if (this.#deadline?.aborted) return;
+      if (this.#end.signal.aborted) return;
       const isLast = !outcome.mayHeal || attempt >= attempts;
       deliveries.add({ result: isLast ? "given-up" : "failed" });
       // Loud at once, then ever more rarely.
@@ -123,7 +131,6 @@ export class Webhook {
   /** Null if it was accepted. */
   async #post(body: string): Promise<{ found: string; mayHeal: boolean; retryAfterMs: number } | null> {
     const { url, authorization, userAgent, timeoutMs = TIMEOUT_MS } = this.#options;
-    const limits = [AbortSignal.timeout(timeoutMs), ...(this.#deadline === null ? [] : [this.#deadline])];
     try {
       const response = await fetch(url, {
         method: "POST",
@@ -135,7 +142,7 @@ export class Webhook {
         body,
         // Elsewhere the header would be told to somebody else.
         redirect: "manual",
-        signal: AbortSignal.any(limits),
+        signal: AbortSignal.any([AbortSignal.timeout(timeoutMs), this.#end.signal]),
       });
       await response.body?.cancel();
       if (response.ok) return null;
@@ -152,9 +159,10 @@ export class Webhook {
   /** Full jitter: many hosts that failed together must not come back together. */
   async #wait(attempt: number, retryAfterMs: number): Promise<void> {
     const { baseDelayMs = BASE_DELAY_MS, maxDelayMs = MAX_DELAY_MS } = this.#options;
-    const ceilingMs = this.#deadline === null ? maxDelayMs : LAST_DELAY_MS;
+    const isHurried = this.#hurry.signal.aborted;
+    const ceilingMs = isHurried ? LAST_DELAY_MS : maxDelayMs;
     const delayMs = Math.random() * Math.min(ceilingMs, baseDelayMs * 2 ** Math.min(attempt - 1, 10));
-    const end = this.#deadline ?? this.#pause.signal;
+    const end = isHurried ? this.#end.signal : this.#hurry.signal;
     await sleep(Math.min(ceilingMs, Math.max(delayMs, retryAfterMs)), end).catch(() => {});
   }
 }
