@@ -51,6 +51,12 @@ point_in_time = "7d"
 enabled = false
 port = 9000
 listen = "0.0.0.0"
+max_lag = "90s"
+
+[alerts]
+webhook_url = "https://hooks.example/${BUCKET}"
+webhook_authorization = "Bearer x"
+webhook_events = "fenced,lag"
 
 [[databases]]
 path = "app.db"
@@ -98,14 +104,18 @@ describe("a file", () => {
       noMetrics: true,
       metricsPort: 9000,
       metricsListen: "0.0.0.0",
+      maxLag: 90_000,
+      webhookUrl: "https://hooks.example/from-env",
+      webhookAuthorization: "Bearer x",
+      webhookEvents: "fenced,lag",
     });
   });
 
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:42" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:46" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:48" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:52" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);
