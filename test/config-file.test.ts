@@ -54,7 +54,7 @@ listen = "0.0.0.0"
 max_lag = "90s"
 
 [alerts]
-webhook_url = "https://hooks.example/${BUCKET}"
+webhook_url = "https://hooks.example/\${NAME}"
 webhook_authorization = "Bearer x"
 webhook_events = "fenced,lag"
 

@@ -39,16 +39,16 @@ describe("the text", () => {
     for (const ms of [1, 3, 2000, 1e9]) histogram.observe({ operation: "read" }, ms);
     defineGauge("walsync_test_bytes", "Bytes.", [], () => [[{}, 7]]);
     const families = parseExposition([...renderMetrics()].join(""));
-    const valueOf = (name: string, labels: Record<string, string>) => valueIn(families, name, labels);
-    expect(valueOf("walsync_test_total", { database: hostile })).toBe(3);
-    expect(valueOf("walsync_test_total", { database: "other" })).toBe(0.5);
-    expect(valueOf("walsync_test_kinds_total", { database: hostile, kind: "x" })).toBe(4);
-    expect(valueOf("walsync_test_bytes", {})).toBe(7);
-    expect(valueOf("walsync_test_seconds_sum", { database: "other" })).toBe(2);
-    expect(valueOf("walsync_test_seconds_count", { database: "other" })).toBe(2);
-    expect(valueOf("walsync_test_spread_seconds_bucket", { operation: "read", le: "0.005" })).toBe(2);
-    expect(valueOf("walsync_test_spread_seconds_bucket", { operation: "read", le: "2.5" })).toBe(3);
-    expect(valueOf("walsync_test_spread_seconds_count", { operation: "read" })).toBe(4);
+    const valueAt = (name: string, labels: Record<string, string>) => valueIn(families, name, labels);
+    expect(valueAt("walsync_test_total", { database: hostile })).toBe(3);
+    expect(valueAt("walsync_test_total", { database: "other" })).toBe(0.5);
+    expect(valueAt("walsync_test_kinds_total", { database: hostile, kind: "x" })).toBe(4);
+    expect(valueAt("walsync_test_bytes", {})).toBe(7);
+    expect(valueAt("walsync_test_seconds_sum", { database: "other" })).toBe(2);
+    expect(valueAt("walsync_test_seconds_count", { database: "other" })).toBe(2);
+    expect(valueAt("walsync_test_spread_seconds_bucket", { operation: "read", le: "0.005" })).toBe(2);
+    expect(valueAt("walsync_test_spread_seconds_bucket", { operation: "read", le: "2.5" })).toBe(3);
+    expect(valueAt("walsync_test_spread_seconds_count", { operation: "read" })).toBe(4);
 
     forgetDatabase("other");
     const after = parseExposition([...renderMetrics()].join(""));
@@ -103,7 +103,9 @@ function expectDocumented(families: Families): void {
     expect([name, documented.get(name)?.type]).toEqual([name, type]);
     const labels = new Set(samples.flatMap((sample) => Object.keys(sample.labels)));
     if (type === "histogram") labels.delete("le");
-    expect([name, ...labels].filter((label) => label !== name && !documented.get(name)?.labels.includes(label))).toEqual([]);
+    expect(
+      [name, ...labels].filter((label) => label !== name && !documented.get(name)?.labels.includes(label)),
+    ).toEqual([]);
   }
 }
 
