@@ -6,7 +6,7 @@ import { resolveSettings } from "../src/config.ts";
 import { parseConfig } from "../src/config-file.ts";
 import { CONFIG_SECTIONS } from "../src/config-keys.ts";
 
-const ENV = { BUCKET: "s3://from-env/prod", EMPTY: "" };
+const ENV = { BUCKET: "s3://from-env/prod", EMPTY: "", HOOK: "SECRET" };
 const parse = (text: string, env: Record<string, string> = ENV) =>
   parseConfig(text, "walsync.toml", "/etc/walsync", env);
 const settings = (text: string) => resolveSettings(WATCH_FLAGS, [parse(text).layer]).values;
@@ -54,7 +54,7 @@ listen = "0.0.0.0"
 max_lag = "90s"
 
 [alerts]
-webhook_url = "https://hooks.example/\${NAME}"
+webhook_url = "https://hooks.example/\${HOOK}"
 webhook_authorization = "Bearer x"
 webhook_events = "fenced,lag"
 
@@ -105,7 +105,7 @@ describe("a file", () => {
       metricsPort: 9000,
       metricsListen: "0.0.0.0",
       maxLag: 90_000,
-      webhookUrl: "https://hooks.example/from-env",
+      webhookUrl: "https://hooks.example/SECRET",
       webhookAuthorization: "Bearer x",
       webhookEvents: "fenced,lag",
     });

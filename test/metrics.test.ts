@@ -1,7 +1,7 @@
 // Goal: a scrape reads true counts in Prometheus' format from loopback alone, and health says which database is in trouble.
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, test } from "bun:test";
-import { mkdirSync, rmSync } from "node:fs";
+import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Counter, Duration, defineGauge, forgetDatabase, Histogram, renderMetrics } from "../src/metrics.ts";
 import { serveMetrics } from "../src/metrics-server.ts";
@@ -111,6 +111,10 @@ function expectDocumented(families: Families): void {
 
 describe("watch", () => {
   async function startWatch(...args: string[]) {
+    return await startWatchWith({}, ...args);
+  }
+
+  async function startWatchWith(env: Record<string, string>, ...args: string[]) {
     const folder = join(dir, crypto.randomUUID());
     mkdirSync(folder);
     const path = join(folder, "app.db");
@@ -118,7 +122,7 @@ describe("watch", () => {
     app.run("pragma journal_mode = wal");
     app.run("create table item (id)");
     const child = Bun.spawn([compiledBinary(), "watch", path, "-b", join(folder, "bucket"), ...args], {
-      env: { PATH: process.env.PATH ?? "" },
+      env: { PATH: process.env.PATH ?? "", ...env },
       stdin: "ignore",
       stdout: "ignore",
       stderr: "pipe",
@@ -128,11 +132,12 @@ describe("watch", () => {
     void (async () => {
       for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
     })();
-    return { app, path, child, log: () => log };
+    return { app, path, bucket: join(folder, "bucket"), child, log: () => log };
   }
 
-  async function until(condition: () => Promise<boolean> | boolean): Promise<void> {
-    for (let i = 0; i < 500 && !(await condition()); i++) await Bun.sleep(20);
+  async function until(condition: () => Promise<boolean> | boolean, withinMs = 20_000): Promise<void> {
+    const untilMs = Date.now() + withinMs;
+    while (Date.now() < untilMs && !(await condition())) await Bun.sleep(20);
     expect(await condition()).toBe(true);
   }
 
@@ -180,6 +185,54 @@ describe("watch", () => {
     await until(async () => (await fetch(`http://127.0.0.1:${port}/healthz`)).status === 503);
     expect(await read("walsync_database_up")).toBe(0);
   });
+
+  test("tells of a lag once and of its end, in health and by webhook, and of what is wrong at the end; the URL is told to nobody", async () => {
+    const alerts: Record<string, string>[] = [];
+    let refusals = 2;
+    const receiver = Bun.serve({
+      port: 0,
+      hostname: "127.0.0.1",
+      fetch: async (request) => {
+        if (refusals-- > 0) return new Response("", { status: 503 });
+        alerts.push({ ...((await request.json()) as Record<string, string>), path: new URL(request.url).pathname });
+        return new Response("");
+      },
+    });
+    const hook = { WALSYNC_WEBHOOK_URL: `http://127.0.0.1:${receiver.port}/SECRET-PATH` };
+    const port = freePort();
+    const args = ["--metrics-port", String(port), "--wal-sync-interval", "0", "--max-lag", "1s", "--verbose"];
+    const { app, path, bucket, child, log } = await startWatchWith(hook, ...args);
+    const health = () => fetch(`http://127.0.0.1:${port}/healthz`);
+    await until(async () => log().includes("snapshot shipped") && (await health()).status === 200);
+    // The destination is gone.
+    renameSync(bucket, `${bucket}-away`);
+    writeFileSync(bucket, "");
+    app.run("insert into item values (1)");
+    await until(async () => (await health()).status === 503);
+    expect(await (await health()).text()).toMatch(/^app: not shipped for .* --max-lag\n$/);
+    await until(() => alerts.length === 1);
+    rmSync(bucket);
+    renameSync(`${bucket}-away`, bucket);
+    await until(async () => (await health()).status === 200, 60_000);
+    await until(() => alerts.length === 2);
+
+    app.close();
+    for (const suffix of ["", "-wal", "-shm"]) rmSync(path + suffix, { force: true });
+    await until(async () => (await health()).status === 503);
+    child.kill("SIGTERM");
+    await child.exited;
+    expect(alerts.map(({ event, code }) => [event, code])).toEqual([
+      ["lag", null],
+      ["recovered", null],
+      ["failed", "E_DATABASE"],
+    ] as never);
+    for (const alert of alerts) expect(alert).toMatchObject({ database: "app", destination: expect.any(String) });
+    for (const alert of alerts) expect(alert.path).toBe("/SECRET-PATH");
+    expect(new Set(alerts.map(({ id }) => id)).size).toBe(3);
+    expect(log()).not.toContain("SECRET");
+    expect(log()).toContain("alert is not accepted");
+    receiver.stop(true);
+  }, 120_000);
 
   test("on a chosen port that is taken ends; on the default it goes on without", async () => {
     const taken = serveMetrics("127.0.0.1", 0, () => null);
