@@ -6,10 +6,22 @@ import { DirectoryDestination } from "../../src/destination/directory.ts";
 import { measured, receivedBytes, requests, sentBytes } from "../../src/destination/measure.ts";
 import { withRetry } from "../../src/destination/retry.ts";
 import { DestinationError } from "../../src/errors.ts";
+import { destinationConformance } from "../conformance/destination.ts";
+import { ownFilesIn } from "../conformance/helpers.ts";
 import { tempDir } from "../support/temp.ts";
 
 const dir = tempDir();
 const bytes = new Uint8Array(1000).fill(7);
+
+destinationConformance("a measured directory", async () => ({
+  fresh: async () => {
+    const destination = measured(new DirectoryDestination(join(dir, crypto.randomUUID())));
+    await destination.prepare();
+    return destination;
+  },
+  missing: async () => measured(new DirectoryDestination(join(dir, crypto.randomUUID()))),
+  leftovers: async () => ownFilesIn(dir),
+}));
 
 /** What `action` adds to the counters. */
 async function added(action: () => Promise<unknown>): Promise<Record<string, number>> {
