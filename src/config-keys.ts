@@ -51,7 +51,9 @@ export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, Co
     enabled: { setting: "no-metrics", negated: true },
     port: { setting: "metrics-port" },
     listen: { setting: "metrics-listen" },
+    max_lag: { setting: "max-lag" },
   },
+  alerts: same("webhook_url", "webhook_authorization", "webhook_events"),
 };
 
 /** Keys of a [[databases]] entry that are not settings. */

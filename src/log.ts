@@ -98,12 +98,19 @@ export function printJson(value: unknown): void {
   print(JSON.stringify(value, jsonReplacer));
 }
 
+/** From now on nothing that is written shows `secret`: a URL or a header that somebody else must not know. */
+export function keepSecret(secret: string): void {
+  if (secret.length >= MIN_SECRET_LENGTH) secrets.add(secret);
+}
+
 /**
- * `text` without secrets: the values of AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, as they are or percent-encoded,
+ * `text` without secrets: what `keepSecret` was given, the values of AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN, as they are or percent-encoded,
  * and the user and password of any URL. A password may have a "/" in it, as keys of AWS do.
  */
 export function redact(text: string, env: Readonly<Record<string, string | undefined>> = process.env): string {
-  let safe = text.replaceAll(CREDENTIALS_IN_URL, "$1***@");
+  let safe = text;
+  for (const secret of secrets) safe = safe.replaceAll(secret, "***");
+  safe = safe.replaceAll(CREDENTIALS_IN_URL, "$1***@");
   for (const name of ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]) {
     const secret = env[name];
     // Shorter values cannot be real keys, and hiding every "a" would hide the message.
@@ -239,6 +246,7 @@ interface BarState {
 
 let settings: LogSettings = { format: "text", level: "info", terminal: false, color: false, sink: null };
 let barIsDrawn = false;
+const secrets = new Set<string>();
 
 const logger: ConsolaInstance = createConsola({
   level: LogLevels.info,

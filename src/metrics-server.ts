@@ -37,7 +37,9 @@ function answer(request: Request, faultOf: () => string | null): Response {
   if (request.method !== "GET" && request.method !== "HEAD") return new Response("", { status: 405 });
   switch (new URL(request.url).pathname) {
     case "/metrics":
-      return new Response(renderMetrics(), { headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" } });
+      return new Response(streamOf(renderMetrics()), {
+        headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+      });
     case "/healthz": {
       const fault = faultOf();
       return new Response(`${fault ?? "ok"}\n`, { status: fault === null ? 200 : 503 });
@@ -45,4 +47,16 @@ function answer(request: Request, faultOf: () => string | null): Response {
     default:
       return new Response("walsync: see /metrics and /healthz\n", { status: 404 });
   }
+}
+
+function streamOf(pieces: Iterable<string>): ReadableStream<Uint8Array> {
+  const iterator = pieces[Symbol.iterator]();
+  const encoder = new TextEncoder();
+  return new ReadableStream({
+    pull(controller) {
+      const { done, value } = iterator.next();
+      if (done) controller.close();
+      else controller.enqueue(encoder.encode(value));
+    },
+  });
 }

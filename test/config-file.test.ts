@@ -6,7 +6,7 @@ import { resolveSettings } from "../src/config.ts";
 import { parseConfig } from "../src/config-file.ts";
 import { CONFIG_SECTIONS } from "../src/config-keys.ts";
 
-const ENV = { BUCKET: "s3://from-env/prod", EMPTY: "" };
+const ENV = { BUCKET: "s3://from-env/prod", EMPTY: "", HOOK: "SECRET" };
 const parse = (text: string, env: Record<string, string> = ENV) =>
   parseConfig(text, "walsync.toml", "/etc/walsync", env);
 const settings = (text: string) => resolveSettings(WATCH_FLAGS, [parse(text).layer]).values;
@@ -52,6 +52,12 @@ point_in_time = "7d"
 enabled = false
 port = 9000
 listen = "0.0.0.0"
+max_lag = "90s"
+
+[alerts]
+webhook_url = "https://hooks.example/\${HOOK}"
+webhook_authorization = "Bearer x"
+webhook_events = "fenced,lag"
 
 [[databases]]
 path = "app.db"
@@ -100,14 +106,18 @@ describe("a file", () => {
       noMetrics: true,
       metricsPort: 9000,
       metricsListen: "0.0.0.0",
+      maxLag: 90_000,
+      webhookUrl: "https://hooks.example/SECRET",
+      webhookAuthorization: "Bearer x",
+      webhookEvents: "fenced,lag",
     });
   });
 
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:43" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:47" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:49" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:53" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);

@@ -4,10 +4,12 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { configDocument } from "../scripts/config-docs.ts";
+import { metricsDocument } from "../scripts/metrics-docs.ts";
 import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
 import { resolveSettings } from "../src/config.ts";
 import { parseConfig } from "../src/config-file.ts";
 import { type ErrorCode, exitStatus, WalsyncError } from "../src/errors.ts";
+import { documentedMetrics } from "./support/metrics-doc.ts";
 
 const root = resolve(import.meta.dir, "..");
 const read = (path: string) => readFileSync(join(root, path), "utf8");
@@ -63,6 +65,64 @@ test.each(documents)("%s names only files of the repository that exist", (docume
 
 test("docs/CONFIG.md is what the program reads: bun run docs", async () => {
   expect(read("docs/CONFIG.md")).toBe(await configDocument());
+});
+
+test("docs/METRICS.md is what the program measures: bun run docs", async () => {
+  expect(read("docs/METRICS.md")).toBe(await metricsDocument());
+});
+
+describe("alerting rules and dashboard", () => {
+  const series = new Set(
+    documentedMetrics().flatMap(({ name, type }) => {
+      if (type === "summary") return [`${name}_sum`, `${name}_count`];
+      return type === "histogram" ? [`${name}_bucket`, `${name}_sum`, `${name}_count`] : [name];
+    }),
+  );
+  const unknownIn = (text: string) =>
+    [...text.matchAll(/\b(?:walsync|process)_[a-z0-9_]+/g)].map(([name]) => name).filter((name) => !series.has(name));
+
+  interface Rule {
+    alert: string;
+    expr: string;
+    labels: { severity: string };
+    annotations: { summary: string };
+  }
+  const rules = (
+    Bun.YAML.parse(read("docs/alerts/walsync.rules.yml")) as { groups: { rules: Rule[] }[] }
+  ).groups.flatMap((group) => group.rules);
+
+  test("ask only for what is measured, in the queries of docs/METRICS.md, too", () => {
+    expect(series.size).toBeGreaterThan(40);
+    expect(unknownIn("rate(walsync_no_such_total[5m])")).toEqual(["walsync_no_such_total"]);
+    const queries = /```promql\n([^`]*)```/.exec(read("docs/METRICS.md"))![1]!;
+    for (const text of [...rules.map(({ expr }) => expr), queries]) expect(unknownIn(text)).toEqual([]);
+  });
+
+  test("are complete", () => {
+    expect(rules.length).toBeGreaterThan(9);
+    expect(new Set(rules.map(({ alert }) => alert)).size).toBe(rules.length);
+    for (const { alert, expr, labels, annotations } of rules) {
+      expect(alert).toMatch(/^Walsync[A-Za-z]+$/);
+      expect(["warning", "critical"]).toContain(labels.severity);
+      expect(annotations.summary).not.toBe("");
+      expect([...expr].filter((sign) => sign === "(")).toHaveLength([...expr].filter((sign) => sign === ")").length);
+    }
+  });
+
+  test("the dashboard asks only for what is measured, a panel each", () => {
+    const dashboard = JSON.parse(read("docs/grafana/walsync.json")) as {
+      panels: { id: number; title: string; targets: { expr: string }[] }[];
+    };
+    const { panels } = dashboard;
+    expect(new Set(panels.map(({ id }) => id)).size).toBe(panels.length);
+    for (const { title, targets } of panels) {
+      expect(targets.length).toBeGreaterThan(0);
+      for (const { expr } of targets) {
+        expect([title, ...unknownIn(expr)]).toEqual([title]);
+        expect(expr).toMatch(/walsync_|process_/);
+      }
+    }
+  });
 });
 
 test("the example of docs/CONFIG.md is one that is read", () => {

@@ -1,6 +1,7 @@
 /** The flags that say where the files are, and the destination they mean. Shared by all commands. */
 import type { Destination } from "../destination/destination.ts";
 import { Gate, limitConcurrency } from "../destination/limit.ts";
+import { measured } from "../destination/measure.ts";
 import { openDestination } from "../destination/open.ts";
 import { withRetry } from "../destination/retry.ts";
 import { logEvent } from "../log.ts";
@@ -48,7 +49,7 @@ export interface DestinationFlags {
 /** Requests in flight, for the whole process. */
 const MAX_REQUESTS = 16;
 
-/** The destination, with bounded retries and requests. Asks it nothing yet. */
+/** The destination, measured, with bounded retries and requests. Asks it nothing yet. */
 export async function destinationOf(
   flags: DestinationFlags,
   env: Readonly<Record<string, string | undefined>>,
@@ -64,7 +65,7 @@ export async function destinationOf(
     serverSideEncryption: sse,
     env,
   });
-  return withRetry(limitConcurrency(destination, new Gate(MAX_REQUESTS)), {
+  return withRetry(limitConcurrency(measured(destination), new Gate(MAX_REQUESTS)), {
     signal,
     onRetry: ({ operation, attempt, delayMs, error }) => {
       logEvent("debug", "request is tried again", { reason: operation, attempt, delayMs: Math.round(delayMs), error });

@@ -3,7 +3,9 @@ import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { configSchema } from "../config-reference.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
+import { hostOf } from "../replication/webhook.ts";
 import type { RequestRates } from "../upkeep/cost.ts";
+import { alertPolicyOf } from "./watch-alerts.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
 import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
 
@@ -35,6 +37,7 @@ export default defineWalsyncCommand({
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
     carePolicyOf(settings);
+    alertPolicyOf(settings);
     const destination = await describeDestination(settings, env);
     const kept = (path: string) => keptName(stateFolderOf(path, flags.stateDir), destination.url);
     const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
@@ -172,10 +175,26 @@ function risksOf(
   if (settings.merge.length === 0 && settings.walSyncInterval < EVERY_MINUTE_MS) {
     risks.push("Increments are not merged: a restore reads every one since the last snapshot.");
   }
+  if (webhookOf(settings)?.startsWith("http://")) {
+    risks.push("The webhook is not https: whoever is on the way can read the alerts.");
+  }
   if (!/^(127\.|localhost$|::1$)/.test(settings.metricsListen) && !settings.noMetrics) {
     risks.push(`Metrics are open to the network at ${settings.metricsListen}, without a password.`);
   }
   return risks;
+}
+
+/** Where alerts go, without what may be secret; null for nowhere. */
+function webhookOf(settings: WatchSettings): string | null {
+  const policy = alertPolicyOf(settings);
+  return policy === null ? null : hostOf(policy.url);
+}
+
+function alertsText(settings: WatchSettings): string {
+  const webhook = webhookOf(settings);
+  if (webhook === null) return "none are posted";
+  const lag = settings.maxLag === 0 ? "" : `; a lag is one from ${formatDuration(settings.maxLag)} on`;
+  return `${settings.webhookEvents} to ${webhook}${lag}`;
 }
 
 async function estimatesOf({ databases, settings }: Explained): Promise<{ busy: RequestRates; minute: RequestRates }> {
@@ -238,6 +257,7 @@ async function printAll(explained: Explained): Promise<void> {
         `${retainHourly} hours, ${retainDaily} days, ${retainWeekly} weeks, ${retainMonthly} months; every point of ${time(settings.retainPointInTime)}`,
       ],
       ["compaction", pruned.length === 0 ? "never" : pruned.join(", ")],
+      ["alerts", alertsText(settings)],
       ["metrics", settings.noMetrics ? "none" : `http://${settings.metricsListen}:${settings.metricsPort}/metrics`],
     ]),
   );
@@ -277,7 +297,11 @@ function toJson({ config, destination, settings, databases, risks }: Explained) 
   return {
     config,
     destination,
-    settings: rest,
+    settings: {
+      ...rest,
+      webhookUrl: webhookOf(settings) ?? undefined,
+      webhookAuthorization: settings.webhookAuthorization === undefined ? undefined : "***",
+    },
     databases: databases.map(({ name, path, journalMode, bytes }) => ({
       name,
       path,

@@ -2,14 +2,17 @@
 import { mkdirSync } from "node:fs";
 import { basename, dirname, resolve } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { COMMIT, VERSION } from "../cli/version.ts";
+import { monotonicMs } from "../clock.ts";
 import { requireName } from "../destination/layout.ts";
 import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
 import { logEvent, print, printJson, progress } from "../log.ts";
-import { defineGauge } from "../metrics.ts";
+import { measureProcess } from "../process-metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
+import { failures as failedSteps, measureReplica, steps } from "../restore/metrics.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
@@ -132,23 +135,20 @@ async function followOn(
   signal: AbortSignal,
 ): Promise<void> {
   let last: FollowStep | null = null;
-  let currentAtMs = Date.now();
+  let currentAtMs: number | null = null;
   let fault: string | null = "no state yet";
-  const labels = { database: name };
-  defineGauge("walsync_replica_txid", "Transaction that the copy is at.", () => [[labels, Number(last?.txid ?? 0n)]]);
-  defineGauge(
-    "walsync_replica_lag_seconds",
-    "Time since the copy was last known to be at the end of the chain, or since the start.",
-    () => [[labels, (Date.now() - currentAtMs) / 1000]],
-  );
+  measureProcess({ version: VERSION, commit: COMMIT });
+  measureReplica(name, () => ({ txid: last?.txid ?? null, capturedAtMs: last?.timestampMs ?? null, currentAtMs }));
   const { serveMetrics } = await import("../metrics-server.ts");
   const metrics = flags.metricsPort === undefined ? null : serveMetrics("127.0.0.1", flags.metricsPort, () => fault);
   let failures = 0;
   let delayMs = flags.interval;
   try {
     while (!signal.aborted) {
+      const startedMs = monotonicMs();
       try {
         const reached = await step();
+        steps.observe({ database: name, kind: reached.kind }, monotonicMs() - startedMs);
         if (reached.kind !== "current" || last === null || failures > 0) {
           const { txid, kind: reason, fileCount: files } = reached;
           logEvent("info", "copy is current", { database: name, txid, reason, files });
@@ -162,6 +162,7 @@ async function followOn(
         if (signal.aborted) break;
         if (!(error instanceof WalsyncError) || FINAL.has(error.code)) throw error;
         fault = error.message;
+        failedSteps.add({ database: name, code: error.code });
         // Loud at once, then ever more rarely; readers keep the state before.
         if ((failures & ++failures) === 0) logFailure(name, error, failures);
         if (COSTLY.has(error.code)) delayMs = Math.max(flags.interval, Math.min(delayMs * 2, COSTLY_DELAY_MAX_MS));

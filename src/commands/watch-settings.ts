@@ -118,6 +118,29 @@ export const WATCH_FLAGS = {
   },
   "metrics-listen": { type: "string", default: "127.0.0.1", description: "address that this port is opened on" },
   "no-metrics": { type: "boolean", description: "serve no metrics" },
+  "max-lag": {
+    type: "duration",
+    default: "300",
+    description: "age of a transaction that is not shipped at which /healthz fails and an alert is due; 0 never",
+  },
+  "webhook-url": {
+    type: "string",
+    env: "WALSYNC_WEBHOOK_URL",
+    placeholder: "URL",
+    description: "where alerts are posted as JSON; others on this host see flags, so rather use the environment",
+  },
+  "webhook-authorization": {
+    type: "string",
+    env: "WALSYNC_WEBHOOK_AUTHORIZATION",
+    placeholder: "TEXT",
+    description: "Authorization header of these posts",
+  },
+  "webhook-events": {
+    type: "string",
+    default: "fenced,failed,integrity,lag,recovered",
+    placeholder: "LIST",
+    description: "which events are posted",
+  },
   ...STATE_FLAGS,
 } as const;
 

@@ -14,7 +14,9 @@ import type { ControlServer } from "../replication/control-server.ts";
 import type { NamedDatabase } from "../replication/names.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { destinationOf } from "./destination.ts";
+import { openAlerts } from "./watch-alerts.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
+import { openMetrics } from "./watch-metrics.ts";
 import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS } from "./watch-settings.ts";
 
 export default defineWalsyncCommand({
@@ -50,6 +52,8 @@ export default defineWalsyncCommand({
     const reached = () => (reaching ??= reach(destination, stop.signal));
     const ready = Promise.withResolvers<boolean>();
     const scans = new Gate(SCANS_AT_ONCE);
+    const replicators: Replicator[] = [];
+    const alerts = openAlerts(flags, destination.url, () => replicators);
     const create = (database: WatchedDatabase): Replicator =>
       new Replicator({
         path: database.path,
@@ -61,10 +65,10 @@ export default defineWalsyncCommand({
         ready: ready.promise,
         patience: "endless",
         scans,
+        onDamage: (kind, error) => alerts?.damaged(database.name, kind, error),
       });
 
     const care = new Caretaker(destination);
-    const replicators: Replicator[] = [];
     try {
       for (const database of databases) {
         const replicator = create(database);
@@ -96,7 +100,8 @@ export default defineWalsyncCommand({
     let control: ControlServer | null = null;
     try {
       control = await openControl(env, replicators, destination.url);
-      metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, replicators);
+      metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, () => replicators);
+      alerts?.start();
       watcher.start();
       const { length } = replicators;
       logEvent("info", "watching", { databases: length, destination: destination.url, port: metrics?.port });
@@ -105,13 +110,19 @@ export default defineWalsyncCommand({
     } catch (error) {
       metrics?.stop();
       control?.stop();
+      await alerts?.stop(0);
       await care.stop();
       await watcher.stop(0).catch(() => {});
       throw error;
     }
     logEvent("info", "stopping", { databases: replicators.length });
-    await care.stop();
-    await watcher.stop(flags.shutdownTimeout);
+    const told = alerts?.stop(flags.shutdownTimeout);
+    try {
+      await care.stop();
+      await watcher.stop(flags.shutdownTimeout);
+    } finally {
+      await told;
+    }
     stop.abort();
     metrics?.stop();
     control?.stop();
@@ -138,30 +149,6 @@ async function openControl(
     logEvent("warn", "no control socket", { code: error.code, error: error.message, hint: error.hint });
     return null;
   }
-}
-
-/** Null if the default port is taken: a second walsync on one host replicates all the same. A chosen port must be free. */
-async function openMetrics(
-  flags: { metricsPort: number; metricsListen: string },
-  isPortChosen: boolean,
-  replicators: readonly Replicator[],
-): Promise<MetricsServer | null> {
-  const { serveMetrics } = await import("../metrics-server.ts");
-  const { measure } = await import("../replication/metrics.ts");
-  measure(replicators);
-  try {
-    return serveMetrics(flags.metricsListen, flags.metricsPort, () => faultOf(replicators));
-  } catch (error) {
-    if (isPortChosen || !(error instanceof WalsyncError)) throw error;
-    logEvent("warn", "metrics are off", { port: flags.metricsPort, error: error.message, hint: error.hint });
-    return null;
-  }
-}
-
-/** One line for each database that is not replicated, or null. */
-function faultOf(replicators: readonly Replicator[]): string | null {
-  const faults = replicators.flatMap(({ name, trouble }) => (trouble === null ? [] : [`${name}: ${trouble}`]));
-  return faults.length === 0 ? null : faults.join("\n");
 }
 
 /** Waits until the destination answers, for as long as it takes. Throws if it refuses. */

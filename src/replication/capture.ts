@@ -40,8 +40,18 @@ export interface ReplicationPolicy {
   enableWal: boolean;
 }
 
+/** A checkpoint of ours, or one of the application that the pin made way for, and what came of it. */
+export type Checkpoint =
+  /** "reader": a reader of the application kept frames from being copied back. */
+  | { mode: "passive"; result: "done" | "reader" | "busy" }
+  /** "held-off": other processes kept their locks. */
+  | { mode: "fence"; result: "done" | "reader" | "held-off" }
+  /** Whether everything that was committed meanwhile could be proven; if not, a resync follows. */
+  | { mode: "yield"; result: "proven" | "unproven" };
+
 export interface Tended {
   captured: { file: OutboxFile; commits: number }[];
+  checkpoints: Checkpoint[];
   next:
     | { kind: "wait"; untilMs: number }
     | { kind: "snapshot" }
@@ -63,10 +73,11 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
   const { database, state } = open;
   const position = state.position!;
   const captured: Tended["captured"] = [];
-  if (open.checkFile && database.isReplaced()) return { captured, next: { kind: "replaced" } };
+  const checkpoints: Checkpoint[] = [];
+  if (open.checkFile && database.isReplaced()) return { captured, checkpoints, next: { kind: "replaced" } };
   open.checkFile = false;
   if (open.yieldedAtMs !== null) {
-    if (!force) return { captured, next: { kind: "wait", untilMs: Number.POSITIVE_INFINITY } };
+    if (!force) return { captured, checkpoints, next: { kind: "wait", untilMs: Number.POSITIVE_INFINITY } };
     open.takePinBack();
   }
   for (let round = 0; round < ROUNDS; round++) {
@@ -78,18 +89,18 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
         open.movePin();
         position.captured.changeCount = null;
       }
-      return { captured, next: { kind: "wait", untilMs: nowMs + INDEX_BUSY_MS } };
+      return { captured, checkpoints, next: { kind: "wait", untilMs: nowMs + INDEX_BUSY_MS } };
     }
     open.unreadableSinceMs = null;
     const plan = planCapture(position.captured, head);
-    if (plan.kind === "resync") return { captured, next: plan };
+    if (plan.kind === "resync") return { captured, checkpoints, next: plan };
     if (plan.kind !== "idle") {
       open.quietFromMs = nowMs;
       // Somebody else copies frames back, so that we need not.
       if (plan.kind === "restarted") open.lastCheckpointMs = nowMs;
       // A busy writer leaves no moment in which everything is captured: the fence makes one.
       if (captured.length > 0 && !force && checkpointOf(open, policy, head, nowMs) === "fence") {
-        fence(open, captured, nowMs);
+        checkpoints.push(fence(open, captured, nowMs));
         continue;
       }
       // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
@@ -97,11 +108,11 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
       const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, backlogIntervalMs(state.outbox.files.length));
       const isLong = uncapturedFrames(plan, position, head) >= policy.checkpoint.fenceFrames;
       if (nowMs < dueMs && !unsafe && !isLong && !force && !open.mustYield(nowMs)) {
-        return { captured, next: planScan(open, policy, nowMs, Math.min(dueMs, open.nextLookMs(nowMs))) };
+        return { captured, checkpoints, next: planScan(open, policy, nowMs, Math.min(dueMs, open.nextLookMs(nowMs))) };
       }
-      if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, next: { kind: "full" } };
+      if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, checkpoints, next: { kind: "full" } };
       const outcome = capture(database, state, position);
-      if (outcome.kind === "resync") return { captured, next: outcome };
+      if (outcome.kind === "resync") return { captured, checkpoints, next: outcome };
       if (outcome.kind === "captured") {
         captured.push(outcome);
         open.framesSinceSnapshot += outcome.frames;
@@ -114,7 +125,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
     position.captured.changeCount ??= head.changeCount;
     // A snapshot reads what is pinned now; and at the end only the capture counts.
     if (open.scanning || force) break;
-    if (open.mustYield(nowMs)) return { captured, next: { kind: "yield" } };
+    if (open.mustYield(nowMs)) return { captured, checkpoints, next: { kind: "yield" } };
     if (open.pinIsStale(head)) {
       open.movePin();
       continue;
@@ -122,15 +133,14 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
     const checkpoint = checkpointOf(open, policy, head, nowMs);
     if (checkpoint === "none") {
       const untilMs = Math.min(open.nextLookMs(nowMs), checkpointDueMs(open, policy, head));
-      return { captured, next: planScan(open, policy, nowMs, untilMs) };
+      return { captured, checkpoints, next: planScan(open, policy, nowMs, untilMs) };
     }
     open.lastCheckpointMs = nowMs;
     // A reader of the application may keep frames from being copied back: one try in each quiet time is enough.
     open.quietFromMs = Number.POSITIVE_INFINITY;
-    if (checkpoint === "passive") database.checkpointPassive();
-    else fence(open, captured, nowMs);
+    checkpoints.push(checkpoint === "passive" ? copyBack(open) : fence(open, captured, nowMs));
   }
-  return { captured, next: { kind: "wait", untilMs: open.nextLookMs(nowMs) } };
+  return { captured, checkpoints, next: { kind: "wait", untilMs: open.nextLookMs(nowMs) } };
 }
 
 /**
@@ -216,7 +226,7 @@ function uncapturedFrames(plan: CapturePlan, { captured }: Position, head: WalIn
 }
 
 /** Captures what is left while writers wait, and rests the pin at mark 0. */
-function fence(open: OpenDatabase, captured: Tended["captured"], nowMs: number): void {
+function fence(open: OpenDatabase, captured: Tended["captured"], nowMs: number): Checkpoint {
   const { database, state } = open;
   const outcome = database.fence(() => {
     const rest = capture(database, state, state.position!);
@@ -224,10 +234,16 @@ function fence(open: OpenDatabase, captured: Tended["captured"], nowMs: number):
     return rest.kind !== "resync";
   });
   if (outcome !== "held-off") open.notePin();
-  if (outcome === "freed") return;
+  if (outcome === "freed") return { mode: "fence", result: "done" };
   // A reader of the application keeps frames from being copied back: fencing again and again would not help.
   open.readerBlocks = outcome === "reader";
   open.fenceNotBeforeMs = nowMs + (outcome === "reader" ? READER_PAUSE_MS : HELD_OFF_PAUSE_MS);
+  return { mode: "fence", result: outcome };
+}
+
+function copyBack({ database }: OpenDatabase): Checkpoint {
+  const { busy, frameCount, backfilled } = database.checkpointPassive();
+  return { mode: "passive", result: busy ? "busy" : backfilled < frameCount ? "reader" : "done" };
 }
 
 /** Where the scan begins; null if the WAL's header is not of the generation that the WAL index told of. */

@@ -1,23 +1,37 @@
 /** What can be wrong with a database that is watched, and saying it once. */
 import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { type LogFields, logEvent } from "../log.ts";
+import { damages } from "./metrics.ts";
+
+/** What was found damaged: pages of the database, files at the destination, files that wait for it. */
+export type DamageKind = "database" | "destination" | "outbox";
+export type DamageListener = (kind: DamageKind, error: WalsyncError) => void;
 
 /** Reports the faults of one database: each when it begins, not at every try. */
 export class FaultLog {
   readonly #name: string;
   readonly #path: string;
+  readonly #onDamage: DamageListener | undefined;
   /** What was reported last. */
   #last = "";
 
-  constructor(name: string, path: string) {
+  constructor(name: string, path: string, onDamage: DamageListener | undefined) {
     this.#name = name;
     this.#path = path;
+    this.#onDamage = onDamage;
   }
 
   report(event: string, error: unknown): void {
     const { code, hint } = error instanceof WalsyncError ? error : { code: undefined, hint: undefined };
     const message = messageOf(error);
     this.#reportOnce(message, event, { path: this.#path, code, error: message, hint });
+  }
+
+  /** Damage is counted and told on at every find. */
+  reportDamage(kind: DamageKind, error: WalsyncError): void {
+    damages.add({ database: this.#name, kind });
+    this.report(DAMAGE_EVENTS[kind], error);
+    this.#onDamage?.(kind, error);
   }
 
   reportOnce(event: string, fields: LogFields): void {
@@ -49,6 +63,17 @@ export function changed(path: string): WalsyncError {
   });
 }
 
+/** Files that the destination had acknowledged are not there any more. */
+export function missing(name: string, reason: string): WalsyncError {
+  return new WalsyncError(
+    "E_INTEGRITY",
+    `${name}: expected the files that were acknowledged, found some missing: ${reason}`,
+    {
+      hint: "Somebody or something deleted objects at the destination. A snapshot follows; walsync verify tells what else is missing.",
+    },
+  );
+}
+
 /** Stopping was given too little time, or the destination never answered: what was committed last is not captured. */
 export function unfinished(path: string): WalsyncError {
   return new DestinationError(
@@ -66,3 +91,11 @@ export function asFault(path: string, error: unknown): WalsyncError {
   if (errnoOf(error) === undefined) throw error;
   return new WalsyncError("E_DATABASE", `${path}: cannot be read: ${messageOf(error)}`, { cause: error });
 }
+
+// --- internal ---
+
+const DAMAGE_EVENTS: Record<DamageKind, string> = {
+  database: "the database changed behind the WAL",
+  destination: "files are missing at the destination: a snapshot follows",
+  outbox: "the outbox is damaged: the chain goes on with a comparison",
+};

@@ -1,7 +1,18 @@
 /** What happens to one database, told: each event is a line of the log, and counted. */
 import { monotonicMs } from "../clock.ts";
 import { type LogFields, type LogLevel, logEvent } from "../log.ts";
-import { bytesShipped, chainRepairs, commitsCaptured, filesShipped, resyncs, validations, yields } from "./metrics.ts";
+import type { Checkpoint, Tended } from "./capture.ts";
+import {
+  bytesShipped,
+  checkpoints,
+  commitsCaptured,
+  filesShipped,
+  resyncs,
+  snapshots,
+  syncLatencies,
+  syncs,
+  validations,
+} from "./metrics.ts";
 import type { OutboxFile } from "./outbox.ts";
 import type { ResyncReason } from "./plan.ts";
 import type { LiveScanOutcome } from "./scans.ts";
@@ -19,14 +30,23 @@ export class Journal {
     logEvent(level, event, { database: this.#database, ...fields });
   }
 
-  captured({ maxTxid, sizeBytes }: OutboxFile, commits: number): void {
-    commitsCaptured.add({ database: this.#database }, commits);
-    this.tell("debug", "captured", { txid: maxTxid, commits, sizeBytes });
+  /** What one look at the database did. */
+  tended({ captured, checkpoints: taken }: Tended): void {
+    for (const { file, commits } of captured) {
+      commitsCaptured.add({ database: this.#database }, commits);
+      this.tell("debug", "captured", { txid: file.maxTxid, commits, sizeBytes: file.sizeBytes });
+    }
+    for (const checkpoint of taken) this.checkpointed(checkpoint);
   }
 
   shipped({ file, key }: Shipped): void {
     const { maxTxid, sizeBytes } = file;
     const isSnapshot = file.minTxid === 1n;
+    if (!isSnapshot) {
+      const durationMs = Math.max(0, Date.now() - file.stagedAtMs);
+      syncs.observe({ database: this.#database }, durationMs);
+      syncLatencies.observe({}, durationMs);
+    }
     filesShipped.add({ database: this.#database, kind: isSnapshot ? "snapshot" : "increment" });
     bytesShipped.add({ database: this.#database }, sizeBytes);
     this.tell(isSnapshot ? "info" : "debug", isSnapshot ? "snapshot shipped" : "shipped", {
@@ -47,9 +67,12 @@ export class Journal {
     this.tell("info", event, { txid: file?.maxTxid, sizeBytes: file?.sizeBytes });
   }
 
-  /** The first look after a yield tells whether everything that was committed meanwhile could be proven. */
-  yieldProven(isProven: boolean): void {
-    yields.add({ database: this.#database, result: isProven ? "proven" : "unproven" });
+  checkpointed({ mode, result }: Checkpoint): void {
+    checkpoints.add({ database: this.#database, mode, result });
+  }
+
+  snapshotStaged(durationMs: number): void {
+    snapshots.observe({ database: this.#database }, durationMs);
   }
 
   scanned(outcome: LiveScanOutcome): void {
@@ -63,11 +86,6 @@ export class Journal {
     this.#readerToldMs = nowMs;
     const hint = "A long read transaction of the application is open. The WAL cannot be restarted before it ends.";
     this.tell("warn", "a reader keeps the WAL growing", { sizeBytes, hint });
-  }
-
-  filesMissing(reason: string): void {
-    chainRepairs.add({ database: this.#database, reason });
-    this.tell("error", "files are missing at the destination: a snapshot follows", { reason });
   }
 }
 

@@ -8,12 +8,16 @@ import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { nextTurn } from "../turn.ts";
 import type { Delivery } from "./delivery.ts";
 import type { LocalState } from "./local-state.ts";
+import { claimsTxid } from "./outbox.ts";
 import { planCapture } from "./plan.ts";
 
 export interface DatabaseStatus {
   /** Bytes that are staged and not yet acknowledged. */
   waitingBytes: number;
-  /** Age of the oldest file that is not acknowledged; 0 if there is none. */
+  /**
+   * Age of the oldest transaction that is captured and not acknowledged; 0 if there is none. Before the first is captured:
+   * for how long the destination has been awaited.
+   */
   lagMs: number;
   walBytes: number;
 }
@@ -60,6 +64,7 @@ export class OpenDatabase {
   snapshotNotBeforeMs = 0;
   validationNotBeforeMs = 0;
 
+  readonly #openedAtMs = Date.now();
   #yieldNotBeforeMs = 0;
   /** The WAL index when the pin was taken. */
   #pinned: WalIndexHead;
@@ -84,10 +89,12 @@ export class OpenDatabase {
 
   status(): DatabaseStatus {
     const { outbox } = this.state;
-    const oldest = outbox.files[0];
+    // A later snapshot only repeats what others hold, and may take long.
+    const oldest = outbox.files.find(claimsTxid);
+    const sinceMs = this.state.position === null ? this.#openedAtMs : oldest?.stagedAtMs;
     return {
       waitingBytes: outbox.sizeBytes,
-      lagMs: oldest === undefined ? 0 : Math.max(0, Date.now() - oldest.stagedAtMs),
+      lagMs: sinceMs === undefined ? 0 : Math.max(0, Date.now() - sinceMs),
       walBytes: this.database.walSizeBytes(),
     };
   }

@@ -4,6 +4,7 @@ import type { Layout } from "../destination/layout.ts";
 import type { Gate } from "../destination/limit.ts";
 import type { ReplicationPolicy } from "./capture.ts";
 import type { Patience } from "./delivery.ts";
+import type { DamageListener } from "./faults.ts";
 import type { UploadProgress } from "./shipper.ts";
 
 export interface ReplicatorSetup {
@@ -23,4 +24,6 @@ export interface ReplicatorSetup {
   scans: Gate;
   onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   onUploadProgress?: UploadProgress | undefined;
+  /** Told when something is found damaged. walsync goes on, and makes the chain whole by itself. */
+  onDamage?: DamageListener | undefined;
 }

@@ -15,7 +15,7 @@ import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, untilAborted } from "./delivery.ts";
 import { oweSnapshot, SCAN_PAUSE_MS, SCAN_RETRY_MS } from "./due.ts";
-import { asFault, changed, FaultLog, replaced, unfinished } from "./faults.ts";
+import { asFault, changed, FaultLog, missing, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
 import { LocalState, stateFolderOf } from "./local-state.ts";
@@ -39,6 +39,8 @@ export class Replicator {
   onShipped: (shipped: ShippedFile) => void = () => {};
   /** When the destination last acknowledged a file, in ms of the host's clock; null if not since the start. */
   shippedAtMs: number | null = null;
+  /** When it last did, or told where the chain ends. */
+  confirmedAtMs: number | null = null;
   readonly #setup: ReplicatorSetup;
   #phase: Phase = { kind: "closed" };
   #lock: HeldLock | null = null;
@@ -55,7 +57,7 @@ export class Replicator {
 
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
-    this.#faults = new FaultLog(setup.name, setup.path);
+    this.#faults = new FaultLog(setup.name, setup.path, setup.onDamage);
     this.#journal = new Journal(setup.name);
     this.#scans = new ScanRunner(setup, {
       isLive: () => this.#phase.kind === "live",
@@ -145,7 +147,7 @@ export class Replicator {
       state.recover(database);
     } catch (error) {
       if (!(error instanceof LtxError)) throw error;
-      this.#faults.report("the outbox is damaged: the chain goes on with a comparison", error);
+      this.#faults.reportDamage("outbox", error);
       state.startOver();
     }
   }
@@ -277,12 +279,10 @@ export class Replicator {
     const tended = tend(open, this.#setup.policy, nowMs, force);
     if (open.yieldAwaitsProof && open.yieldedAtMs === null) {
       open.yieldAwaitsProof = false;
-      this.#journal.yieldProven(tended.next.kind !== "resync");
+      this.#journal.checkpointed({ mode: "yield", result: tended.next.kind === "resync" ? "unproven" : "proven" });
     }
     if (open.readerBlocks) this.#journal.readerBlocks(open.database.walSizeBytes());
-    for (const { file, commits } of tended.captured) {
-      this.#journal.captured(file, commits);
-    }
+    this.#journal.tended(tended);
     if (tended.captured.length > 0) {
       this.#faults.clear();
       this.#pausedBy = null;
@@ -296,7 +296,7 @@ export class Replicator {
         open.delivery.tendManifest(nowMs);
         return Math.min(tended.next.untilMs, open.delivery.manifestDueMs);
       case "snapshot":
-        this.#startSnapshot(open);
+        if (!open.scanQueued) this.#inBackground(open, () => this.#runSnapshot(open));
         return open.nextLookMs(nowMs);
       case "validate":
         this.#inBackground(open, () => this.#runValidation(open));
@@ -342,6 +342,7 @@ export class Replicator {
 
   #onShipped(shipped: Shipped): void {
     this.shippedAtMs = Date.now();
+    this.confirmedAtMs = this.shippedAtMs;
     this.#journal.shipped(shipped);
     this.onShipped(shipped);
     // There may be room in the outbox again.
@@ -354,10 +355,13 @@ export class Replicator {
     this.#journal.tell("debug", "first contact", { reason: plan.kind, txid: remote?.txid ?? 0n });
     if (plan.kind === "fenced") throw fencedError(this.name, this.#setup.destination.url, `txid ${remote!.txid}`);
     const beginning = chainBeginning(open, this.#setup, plan, remote, this.#journal);
+    const startedMs = monotonicMs();
     if (beginning !== null) await this.#scan(open, beginning);
+    if (plan.kind === "begin") this.#journal.snapshotStaged(monotonicMs() - startedMs);
+    this.confirmedAtMs = Date.now();
     const reason = plan.kind === "snapshot" ? plan.reason : remote?.whole === false ? "chain-gap" : null;
     if (reason !== null) {
-      this.#journal.filesMissing(reason);
+      this.#faults.reportDamage("destination", missing(this.name, reason));
       oweSnapshot(state.position!, remote?.snapshotTxid ?? 0n);
       this.onWake();
     }
@@ -376,7 +380,7 @@ export class Replicator {
       return;
     }
     if (error instanceof OutboxDamage) {
-      this.#faults.report("the outbox is damaged: the chain goes on with a comparison", error);
+      this.#faults.reportDamage("outbox", error);
       this.#open?.state.startOver();
       this.#phase = { kind: "failed", retryAtMs: 0, soonestMs: 0 };
       void this.#close();
@@ -395,14 +399,12 @@ export class Replicator {
     });
   }
 
-  #startSnapshot(open: OpenDatabase): void {
-    if (!open.scanQueued) this.#inBackground(open, () => this.#runSnapshot(open));
-  }
-
   async #runSnapshot(open: OpenDatabase): Promise<void> {
     open.snapshotNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
+    const startedMs = monotonicMs();
     const done = await this.#scanWhileLive(open, snapshot);
     if (done) {
+      this.#journal.snapshotStaged(monotonicMs() - startedMs);
       const { intervalMs } = this.#setup.policy.snapshot;
       open.snapshotNotBeforeMs = monotonicMs() + Math.min(SCAN_PAUSE_MS, intervalMs || SCAN_PAUSE_MS);
       open.framesSinceSnapshot = 0;
@@ -431,7 +433,7 @@ export class Replicator {
     this.#journal.scanned(outcome);
     if (outcome.kind === "done") return true;
     if (outcome.reason === "checksum-differs") {
-      this.#faults.report("the database changed behind the WAL", changed(this.path));
+      this.#faults.reportDamage("database", changed(this.path));
     }
     this.#startResync(open, outcome.reason);
     return false;

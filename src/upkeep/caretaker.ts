@@ -12,7 +12,7 @@ import type { Layout } from "../destination/layout.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { TxidRange } from "../ltx/txid.ts";
-import { Counter } from "../metrics.ts";
+import { Counter, Duration } from "../metrics.ts";
 import { Schedule } from "../schedule.ts";
 import { mergeIncrements, requireReplacement } from "./merge.ts";
 import type { FrontFile, MergePolicy } from "./merge-plan.ts";
@@ -41,12 +41,28 @@ export interface ShippingSource {
   dropFromManifest(names: ReadonlySet<string>): void;
 }
 
-export const merges = new Counter("walsync_merges_total", "Merged files that were shipped.");
-export const mergedFiles = new Counter("walsync_superseded_files_total", "Files that a merged one replaced, removed.");
-export const prunedFiles = new Counter("walsync_pruned_files_total", "Files that retention did not keep, removed.");
+export const merges = new Duration("walsync_merge_seconds", "Merged files that were made, and the time that took.", [
+  "database",
+]);
+export const prunings = new Duration(
+  "walsync_prune_seconds",
+  "Times that retention was applied, and the time that took.",
+  ["database"],
+);
+export const mergedFiles = new Counter(
+  "walsync_superseded_files_total",
+  "Files that a merged one had replaced, and that were removed.",
+  ["database"],
+);
+export const prunedFiles = new Counter(
+  "walsync_pruned_files_total",
+  "Files that retention did not keep, and that were removed.",
+  ["database"],
+);
 export const careFailures = new Counter(
   "walsync_upkeep_failures_total",
-  "Merging or pruning that failed and is tried again.",
+  "Merging or pruning that failed and is tried again, by code.",
+  ["database", "code"],
 );
 
 export class Caretaker {
@@ -166,10 +182,11 @@ export class Caretaker {
       const { files, entry } = await mergeIncrements(this.#destination, layout, name, planned, folder, signal);
       care.replace(files, entry, planned.level);
       if (entry === null) continue;
-      merges.add({ database: name });
+      const durationMs = monotonicMs() - startedMs;
+      merges.observe({ database: name }, durationMs);
       source.listInManifest(entry);
       const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
-      logEvent("debug", "merged", { ...fields, durationMs: monotonicMs() - startedMs });
+      logEvent("debug", "merged", { ...fields, durationMs });
     }
     if (care.front !== null) care.front = rules.dropSettled(care.front, merge, Date.now());
     care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : rules.nextMergeMs(care.front, merge);
@@ -199,8 +216,10 @@ export class Caretaker {
     const { compactIntervalMs } = care.policy;
     // Before it begins: a snapshot that is shipped meanwhile asks for another one.
     care.pruneAtMs = compactIntervalMs > 0 ? Date.now() + compactIntervalMs : Number.POSITIVE_INFINITY;
+    const startedMs = monotonicMs();
     try {
       await this.#pruneNow(care);
+      prunings.observe({ database: care.source.name }, monotonicMs() - startedMs);
     } catch (error) {
       care.pruneAtMs = 0;
       throw error;

@@ -148,3 +148,24 @@ describe("an estimate", () => {
     expect(estimateRequests({ ...policy, mergeWindowsMs: [] }, 1000).reads).toBe(43_200);
   });
 });
+
+test("the webhook is named by its host, and what is secret about it by nothing", async () => {
+  const env = {
+    WALSYNC_WEBHOOK_URL: `https://hooks.example/${SECRET}`,
+    WALSYNC_WEBHOOK_AUTHORIZATION: `Bearer ${SECRET}`,
+  };
+  for (const format of [[], ["--json"]]) {
+    const { stdout, stderr } = await walsync(["explain", "app.db", "-b", "bucket", ...format], { cwd: dir, env });
+    expect(stdout).toContain("https://hooks.example/***");
+    expect(stdout + stderr).not.toContain(SECRET);
+  }
+  const wrong = await walsync(["explain", "app.db", "-b", "bucket", "--webhook-events", "lag,sneeze"], {
+    cwd: dir,
+    env,
+  });
+  expectOneError(wrong, "E_USAGE", /--webhook-events: expected some of .*, found "sneeze"/);
+  const url = { WALSYNC_WEBHOOK_URL: `ftp://${SECRET}` };
+  const refused = await walsync(["watch", "app.db", "-b", "bucket"], { cwd: dir, env: url });
+  expectOneError(refused, "E_USAGE", /--webhook-url: expected a URL like https/);
+  expect(refused.stderr).not.toContain(SECRET);
+});
