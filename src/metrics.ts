@@ -14,7 +14,10 @@ export class Counter {
   constructor(name: string, help: string) {
     assert(name.endsWith("_total"), "the name of a counter ends in _total");
     const samples = () => [...this.#values.values()].map(({ labels, value }): Sample => [labels, value]);
-    register({ name, help, type: "counter", samples });
+    const forget = (label: string, value: string) => {
+      for (const [key, { labels }] of this.#values) if (labels[label] === value) this.#values.delete(key);
+    };
+    register({ name, help, type: "counter", samples, forget });
   }
 
   add(labels: Labels, by = 1): void {
@@ -32,7 +35,12 @@ export class Counter {
 
 /** Something that goes up and down: asked for when somebody reads the metrics. */
 export function defineGauge(name: string, help: string, samples: () => Iterable<Sample>): void {
-  register({ name, help, type: "gauge", samples });
+  register({ name, help, type: "gauge", samples, forget: () => {} });
+}
+
+/** Forgets what was counted with this value of a label: it is about something that is gone. */
+export function forgetSeries(label: string, value: string): void {
+  for (const { forget } of families.values()) forget(label, value);
 }
 
 /** Everything, as a scrape reads it. */
@@ -52,6 +60,7 @@ interface Family {
   help: string;
   type: "counter" | "gauge";
   samples: () => Iterable<Sample>;
+  forget: (label: string, value: string) => void;
 }
 
 const families = new Map<string, Family>();

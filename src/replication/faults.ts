@@ -20,8 +20,11 @@ export class FaultLog {
     this.#reportOnce(message, event, { path: this.#path, code, error: message, hint });
   }
 
-  reportOnce(event: string, fields: LogFields): void {
-    this.#reportOnce(event, event, fields);
+  /** Returns what it says. */
+  reportFull(sizeBytes: number, totalBytes: number): string {
+    const event = "capture pauses: the outbox is full";
+    this.#reportOnce(event, event, { sizeBytes, totalBytes });
+    return event;
   }
 
   /** Things go well again: the next fault is news. */

@@ -17,10 +17,10 @@ export const chainRepairs = new Counter(
   "Times that acknowledged files were missing at the destination, and a snapshot replaced them.",
 );
 
-/** Defines the gauges of these databases. */
-export function measure(replicators: readonly Replicator[]): void {
+/** Defines the gauges of these databases, whichever there are at the time. */
+export function measure(replicators: () => readonly Replicator[]): void {
   const define = (name: string, help: string, read: (replicator: Replicator) => number | null) =>
-    defineGauge(name, help, () => samplesOf(replicators, read));
+    defineGauge(name, help, () => samplesOf(replicators(), read));
   define("walsync_captured_txid", "Newest captured transaction.", (replicator) =>
     numberOf(replicator.position?.captured.txid),
   );
