@@ -68,6 +68,15 @@ export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
   "compact-interval",
 ]);
 
+/** Settings that a running watch cannot take over: another value needs a restart. */
+export const FIXED_SETTINGS: ReadonlySet<string> = new Set([
+  ...Object.values(CONFIG_SECTIONS.s3!).map(({ setting }) => setting),
+  ...Object.values(CONFIG_SECTIONS.metrics!).map(({ setting }) => setting),
+  "state-dir",
+  "restore-if-missing",
+  "layout",
+]);
+
 /** Keys of a [[databases]] entry that override a setting for it: those of [sync] that are not about the process, and [retention]'s. */
 export const OVERRIDE_KEYS: Readonly<Record<string, ConfigKey>> = Object.fromEntries(
   Object.entries(CONFIG_SECTIONS.sync!).filter(([, { setting }]) => !PROCESS_SETTINGS.has(setting)),

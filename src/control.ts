@@ -11,8 +11,8 @@ import { messageOf, WalsyncError } from "./errors.ts";
 export interface DatabaseReport {
   name: string;
   path: string;
-  /** "failed", "fenced": see `error`. "waiting": for the destination, or for the file. "scanning": is read whole. */
-  state: "live" | "scanning" | "waiting" | "failed" | "fenced" | "closed";
+  /** "failed", "fenced": see `error`. "waiting": for the destination, or for the file. "scanning": is read whole. "vanished": the file is gone, and the rest is shipped. */
+  state: "live" | "scanning" | "waiting" | "failed" | "vanished" | "fenced" | "closed";
   /** Newest transaction that is captured, and newest that the destination acknowledged; 0 before the first. */
   txid: number;
   shipped_txid: number;

@@ -19,17 +19,23 @@ import {
 import { type Example, formatCommandHelp } from "./help.ts";
 import { interruption } from "./interrupt.ts";
 
-export interface CommandContext<F extends FlagTable, P extends PositionalTable> {
+/** What the command line, the environment and walsync.toml say together. */
+export interface CommandSettings<F extends FlagTable> {
   /** Value of each flag, by its name in camelCase: `--snapshot-interval` is `flags.snapshotInterval`, in ms. */
   flags: SettingValues<F>;
-  positionals: PositionalValues<P>;
   /** Who set each flag, by its name as typed: "snapshot-interval". */
   origins: Record<string, Origin>;
-  env: Readonly<Record<string, string | undefined>>;
   /** walsync.toml, if there is one. Its settings are in `flags` already. */
   config: ConfigFile | null;
   /** `flags` as they are where `layer` beats the sections of walsync.toml. */
   flagsWith(layer: SettingLayer): SettingValues<F>;
+}
+
+export interface CommandContext<F extends FlagTable, P extends PositionalTable> extends CommandSettings<F> {
+  positionals: PositionalValues<P>;
+  env: Readonly<Record<string, string | undefined>>;
+  /** The settings as walsync.toml is now. Throws E_CONFIG. */
+  reload(): Promise<CommandSettings<F>>;
   /**
    * Aborts at the first SIGINT or SIGTERM, with an `Interrupted` as reason; a second one ends the process. A command
    * that finishes its work and returns then exits 0, one that throws the reason exits as if killed by the signal.
@@ -87,16 +93,22 @@ export function defineWalsyncCommand<const F extends FlagTable, const P extends 
       const strong = [flagLayer(given.flags), envLayer(env)];
       const common = resolveSettings(COMMON_FLAGS, strong).values;
       configureLog({ ...detectTerminal(env), format: common.logFormat as LogFormat, level: logLevel(common) });
-      const config = await findConfig(common.config, env);
-      const weak = config === null ? [] : [config.layer];
-      const resolved = resolveSettings(command.flags, [...strong, ...weak]);
+      const settle = async (): Promise<CommandSettings<F>> => {
+        const config = await findConfig(common.config, env);
+        const weak = config === null ? [] : [config.layer];
+        const { values, origins } = resolveSettings(command.flags, [...strong, ...weak]);
+        return {
+          flags: values,
+          origins,
+          config,
+          flagsWith: (layer) => resolveSettings(command.flags, [...strong, layer, ...weak]).values,
+        };
+      };
       await command.run({
-        flags: resolved.values,
+        ...(await settle()),
         positionals: given.positionals,
-        origins: resolved.origins,
         env,
-        config,
-        flagsWith: (layer) => resolveSettings(command.flags, [...strong, layer, ...weak]).values,
+        reload: settle,
         get signal() {
           return interruption();
         },

@@ -1,4 +1,7 @@
-/** SIGINT and SIGTERM as an AbortSignal: the first asks to finish, the second ends the process at once. */
+/**
+ * Signals of the process. SIGINT and SIGTERM as an AbortSignal: the first asks to finish, the second ends the process at
+ * once. SIGHUP, which by default would end it, as a call.
+ */
 import { constants } from "node:os";
 
 type StopSignal = "SIGINT" | "SIGTERM";
@@ -26,6 +29,11 @@ export function interruption(): AbortSignal {
     });
   }
   return controller.signal;
+}
+
+/** Calls `listener` at each SIGHUP, from now on. */
+export function onHangup(listener: () => void): void {
+  process.on("SIGHUP", listener);
 }
 
 // --- internal ---

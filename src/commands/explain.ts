@@ -33,7 +33,7 @@ export default defineWalsyncCommand({
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
       return;
     }
-    const { databasesOf } = await import("./watch-databases.ts");
+    const { requireDatabases, selectionsOf } = await import("./watch-databases.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
     carePolicyOf(settings);
@@ -41,7 +41,8 @@ export default defineWalsyncCommand({
     const destination = await describeDestination(settings, env);
     const kept = (path: string) => keptName(stateFolderOf(path, flags.stateDir), destination.url);
     const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
-    const databases = (named ? databasesOf(positionals.databases, config, kept) : []).map((database) => {
+    const selections = named ? selectionsOf(positionals.databases, config) : [];
+    const databases = requireDatabases(selections, config, kept).map((database) => {
       const own = database.layer === null ? settings : { ...flagsWith(database.layer), bucket: settings.bucket };
       return describeDatabase(database, own);
     });

@@ -9,16 +9,18 @@ import type { Replicator } from "../replication/replicator.ts";
 export async function openMetrics(
   flags: { metricsPort: number; metricsListen: string; maxLag: number },
   isPortChosen: boolean,
-  replicators: () => Iterable<Replicator>,
+  fleet: { readonly replicators: readonly Replicator[]; readonly refusals: readonly string[] },
 ): Promise<MetricsServer | null> {
   const { serveMetrics } = await import("../metrics-server.ts");
   const { measureProcess } = await import("../process-metrics.ts");
   const { measure } = await import("../replication/metrics.ts");
   const { faultsOf } = await import("../replication/health.ts");
   measureProcess({ version: VERSION, commit: COMMIT });
-  measure(replicators);
+  measure(() => fleet.replicators);
   try {
-    return serveMetrics(flags.metricsListen, flags.metricsPort, () => faultsOf(replicators(), flags.maxLag));
+    return serveMetrics(flags.metricsListen, flags.metricsPort, () =>
+      faultsOf(fleet.replicators, flags.maxLag, fleet.refusals),
+    );
   } catch (error) {
     if (isPortChosen || !(error instanceof WalsyncError)) throw error;
     logEvent("warn", "metrics are off", { port: flags.metricsPort, error: error.message, hint: error.hint });

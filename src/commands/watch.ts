@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { onHangup } from "../cli/interrupt.ts";
 import { VERSION } from "../cli/version.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -9,15 +10,17 @@ import { Gate } from "../destination/limit.ts";
 import { retrying } from "../destination/retry.ts";
 import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
+import { forgetDatabase } from "../metrics.ts";
 import type { MetricsServer } from "../metrics-server.ts";
 import type { ControlServer } from "../replication/control-server.ts";
+import type { Fleet } from "../replication/fleet.ts";
 import type { NamedDatabase } from "../replication/names.ts";
-import type { Replicator } from "../replication/replicator.ts";
 import { destinationOf } from "./destination.ts";
 import { openAlerts } from "./watch-alerts.ts";
-import type { WatchedDatabase } from "./watch-databases.ts";
+import type { WatchChanges } from "./watch-changes.ts";
 import { openMetrics } from "./watch-metrics.ts";
-import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS } from "./watch-settings.ts";
+import type { PlannedDatabase } from "./watch-plan.ts";
+import { WATCH_FLAGS } from "./watch-settings.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "watch", description: "Replicate live databases continuously" },
@@ -33,45 +36,62 @@ export default defineWalsyncCommand({
     ["walsync watch 'tenants/*/app.db' -b s3://backups/prod", "Every tenant's database, named by its path"],
     ["walsync watch shop=/data/app.db -b file:///mnt/backup", "Under a name of its own, to a directory"],
   ],
-  async run({ flags, positionals, origins, env, config, flagsWith, signal }) {
-    const { databasesOf } = await import("./watch-databases.ts");
+  async run({ positionals, env, signal, reload, ...settings }) {
     const { untilAborted } = await import("../replication/delivery.ts");
+    const { Fleet } = await import("../replication/fleet.ts");
+    const { FolderEvents } = await import("../replication/folder-events.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const { Replicator } = await import("../replication/replicator.ts");
     const { Watcher } = await import("../replication/watcher.ts");
     const { Caretaker } = await import("../upkeep/caretaker.ts");
+    const { WatchChanges } = await import("./watch-changes.ts");
+    const { WatchPlan } = await import("./watch-plan.ts");
 
-    const carePolicy = carePolicyOf(flags);
+    const { flags, origins } = settings;
+    let changes: WatchChanges | null = null;
+    // From the first moment on: by default it would end the process.
+    onHangup(() => changes?.reload());
+    const plan = new WatchPlan(positionals.databases, settings);
     const stop = new AbortController();
     const destination = await destinationOf(flags, env, stop.signal);
     const folderOf = (path: string) => stateFolderOf(path, flags.stateDir);
     const kept = (path: string) => keptName(folderOf(path), destination.url);
-    const databases = databasesOf(positionals.databases, config, kept);
-    const settingsOf = ({ layer }: WatchedDatabase) => (layer === null ? flags : flagsWith(layer));
+    const databases = plan.require(kept);
     let reaching: Promise<void> | null = null;
     const reached = () => (reaching ??= reach(destination, stop.signal));
     const ready = Promise.withResolvers<boolean>();
     const scans = new Gate(SCANS_AT_ONCE);
-    const replicators: Replicator[] = [];
-    const alerts = openAlerts(flags, destination.url, () => replicators);
-    const create = (database: WatchedDatabase): Replicator =>
-      new Replicator({
-        path: database.path,
-        name: database.name,
-        destination,
-        layout: settingsOf(database).layout,
-        stateFolder: folderOf(database.path),
-        policy: replicationPolicyOf(settingsOf(database)),
-        ready: ready.promise,
-        patience: "endless",
-        scans,
-        onDamage: (kind, error) => alerts?.damaged(database.name, kind, error),
-      });
-
     const care = new Caretaker(destination);
+    const events = new FolderEvents();
+    const watcher = new Watcher(events);
+    const alerts = openAlerts(flags, destination.url, () => fleet.replicators);
+    const fleet = new Fleet<PlannedDatabase>(watcher, {
+      create: ({ path, name, settings: { replication, care, mayVanish } }) =>
+        new Replicator({
+          path,
+          name,
+          destination,
+          layout: care.layout,
+          stateFolder: folderOf(path),
+          policy: replication,
+          mayVanish,
+          ready: ready.promise,
+          patience: "endless",
+          scans,
+          onDamage: (kind, error) => alerts?.damaged(name, kind, error),
+        }),
+      onAdopt: (replicator, { path, settings: own }) =>
+        care.follow(replicator, join(folderOf(path), "merge"), own.care),
+      onAdjust: (replicator, { settings: own }) => {
+        replicator.adjust({ policy: own.replication, mayVanish: own.mayVanish });
+        care.adjust(replicator, own.care);
+      },
+      onLeave: (replicator) => care.release(replicator),
+      onGone: ({ name }) => forgetDatabase(name),
+    });
     try {
       for (const database of databases) {
-        const replicator = create(database);
+        const replicator = fleet.create(database);
         if (!flags.restoreIfMissing || existsSync(database.path)) replicator.open();
         else {
           await Promise.race([reached(), untilAborted(signal)]);
@@ -79,12 +99,10 @@ export default defineWalsyncCommand({
           if (await restoreMissing(destination, database, signal)) replicator.open();
           else replicator.openWhenPossible(monotonicMs());
         }
-        replicators.push(replicator);
-        const policy = database.layer === null ? carePolicy : carePolicyOf(settingsOf(database));
-        care.follow(replicator, join(folderOf(database.path), "merge"), policy);
+        fleet.enlist(database, replicator);
       }
     } catch (error) {
-      await Promise.all(replicators.map((replicator) => replicator.stop(AbortSignal.abort())));
+      await Promise.all(fleet.replicators.map((replicator) => replicator.stop(AbortSignal.abort())));
       throw error;
     }
 
@@ -95,39 +113,48 @@ export default defineWalsyncCommand({
       () => ready.resolve(false),
     );
     const isPortChosen = origins["metrics-port"] !== "default";
-    const watcher = new Watcher(replicators);
     let metrics: MetricsServer | null = null;
     let control: ControlServer | null = null;
+    const follow = new WatchChanges(plan, fleet, events, {
+      replan: async () => new WatchPlan(positionals.databases, await reload()),
+      keptName: kept,
+    });
     try {
-      control = await openControl(env, replicators, destination.url);
-      metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, () => replicators);
+      control = await openControl(env, fleet, destination.url);
+      metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, fleet);
       alerts?.start();
-      watcher.start();
-      const { length } = replicators;
+      fleet.start();
+      const { length } = databases;
       logEvent("info", "watching", { databases: length, destination: destination.url, port: metrics?.port });
+      follow.start();
+      changes = follow;
       // A definite refusal ends it here; silence of the destination does not.
       await Promise.race([answered.then(() => watcher.finished(signal)), watcher.finished(signal)]);
     } catch (error) {
       metrics?.stop();
       control?.stop();
+      follow.stop();
       await alerts?.stop(0);
       await care.stop();
-      await watcher.stop(0).catch(() => {});
+      await fleet.stop(0).catch(() => {});
       throw error;
     }
-    logEvent("info", "stopping", { databases: replicators.length });
-    const told = alerts?.stop(flags.shutdownTimeout);
+    follow.stop();
+    logEvent("info", "stopping", { databases: fleet.replicators.length });
+    const { shutdownTimeout } = follow.plan.flags;
+    const told = alerts?.stop(shutdownTimeout);
     try {
       await care.stop();
-      await watcher.stop(flags.shutdownTimeout);
+      await fleet.stop(shutdownTimeout);
     } finally {
       await told;
     }
+    events.close();
     stop.abort();
     metrics?.stop();
     control?.stop();
     destination.close();
-    logEvent("info", "stopped", { databases: replicators.length });
+    logEvent("info", "stopped", { databases: fleet.replicators.length });
   },
 });
 
@@ -137,13 +164,13 @@ const SCANS_AT_ONCE = 1;
 /** Null, with a warning, where no socket can be made: status, sync and snapshot do not work then; replication does. */
 async function openControl(
   env: Readonly<Record<string, string | undefined>>,
-  replicators: readonly Replicator[],
+  fleet: Fleet<PlannedDatabase>,
   destination: string,
 ): Promise<ControlServer | null> {
   const { serveControl } = await import("../replication/control-server.ts");
   const { controlFolder } = await import("../control.ts");
   try {
-    return serveControl(controlFolder(env), () => replicators, { version: VERSION, destination });
+    return serveControl(controlFolder(env), () => fleet.replicators, { version: VERSION, destination });
   } catch (error) {
     if (!(error instanceof WalsyncError)) throw error;
     logEvent("warn", "no control socket", { code: error.code, error: error.message, hint: error.hint });

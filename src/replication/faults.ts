@@ -34,8 +34,11 @@ export class FaultLog {
     this.#onDamage?.(kind, error);
   }
 
-  reportOnce(event: string, fields: LogFields): void {
-    this.#reportOnce(event, event, fields);
+  /** Returns what it says. */
+  reportFull(sizeBytes: number, totalBytes: number): string {
+    const event = "capture pauses: the outbox is full";
+    this.#reportOnce(event, event, { sizeBytes, totalBytes });
+    return event;
   }
 
   /** Things go well again: the next fault is news. */

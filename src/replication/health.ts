@@ -36,9 +36,9 @@ export function ailmentOf({ fencedBy, failure, trouble, status }: Patient, maxLa
   };
 }
 
-/** A line for each database that something is wrong with; null if there is none. */
-export function faultsOf(patients: Iterable<Patient>, maxLagMs: number): string | null {
-  const lines: string[] = [];
+/** A line for each database that something is wrong with, and `others`; null if there is none. */
+export function faultsOf(patients: Iterable<Patient>, maxLagMs: number, others: readonly string[] = []): string | null {
+  const lines: string[] = [...others];
   for (const patient of patients) {
     const ailment = ailmentOf(patient, maxLagMs);
     if (ailment !== null) lines.push(`${patient.name}: ${ailment.message}`);

@@ -10,5 +10,7 @@ export type Phase =
   | { kind: "scanning" }
   /** Cannot be opened or read; tried again at `retryAtMs`, or from `soonestMs` on when something happens to its file. */
   | { kind: "failed"; retryAtMs: number; soonestMs: number }
+  /** The file is gone, and that is no fault: what is captured is shipped. */
+  | { kind: "vanished" }
   /** Another writer owns the name. For good. */
   | { kind: "fenced"; error: unknown };

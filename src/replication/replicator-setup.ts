@@ -17,6 +17,11 @@ export interface ReplicatorSetup {
   layout: Layout;
   stateFolder: string;
   policy: ReplicationPolicy;
+  /**
+   * The file may go for good, as those do that a directory or a glob found: then what is captured is shipped, and nothing is
+   * wrong. Otherwise a file that is gone is a fault until it is back.
+   */
+  mayVanish?: boolean | undefined;
   /** True when the destination has proven to be there, false when it refused. Captures go on without, once a chain has begun. */
   ready: Promise<boolean>;
   patience: Patience;

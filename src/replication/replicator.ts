@@ -4,12 +4,12 @@
  * `tick` is synchronous and does whatever is due: capture, move the pin, copy frames back. Whatever takes longer (a scan
  * of the whole database, uploads, first contact) runs beside it and wakes the watcher when it is done.
  */
+import { existsSync } from "node:fs";
 import { assert } from "../assert.ts";
-import { layoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
-import { LtxError, messageOf, WalsyncError } from "../errors.ts";
-import { PinnedDatabase } from "../sqlite/database.ts";
+import { messageOf, WalsyncError } from "../errors.ts";
+import { acquire } from "./acquire.ts";
 import { tend } from "./capture.ts";
 import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
@@ -18,8 +18,8 @@ import { oweSnapshot, SCAN_PAUSE_MS, SCAN_RETRY_MS } from "./due.ts";
 import { asFault, changed, FaultLog, missing, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
-import { LocalState, stateFolderOf } from "./local-state.ts";
-import { acquireLock, type HeldLock } from "./lock.ts";
+import type { LocalState } from "./local-state.ts";
+import type { HeldLock } from "./lock.ts";
 import { type DatabaseStatus, OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
 import type { Phase } from "./phase.ts";
@@ -41,7 +41,7 @@ export class Replicator {
   shippedAtMs: number | null = null;
   /** When it last did, or told where the chain ends. */
   confirmedAtMs: number | null = null;
-  readonly #setup: ReplicatorSetup;
+  #setup: ReplicatorSetup;
   #phase: Phase = { kind: "closed" };
   #lock: HeldLock | null = null;
   #open: OpenDatabase | null = null;
@@ -51,6 +51,8 @@ export class Replicator {
   /** What keeps captures waiting although the database is live. */
   #pausedBy: string | null = null;
   #wasOpen = false;
+  /** It never was there. */
+  #isAwaited = false;
   readonly #faults: FaultLog;
   readonly #journal: Journal;
   readonly #scans: ScanRunner;
@@ -69,7 +71,7 @@ export class Replicator {
 
   /** The fault that closed the database and is not over, or null. A database that is still awaited has none. */
   get failure(): WalsyncError | null {
-    return this.#wasOpen ? this.#failure : null;
+    return this.#isAwaited ? null : this.#failure;
   }
 
   /** The error that made this database stop for good, or null. */
@@ -102,6 +104,12 @@ export class Replicator {
     this.#open?.delivery.dropFromManifest(names);
   }
 
+  /** Another policy holds from now on. */
+  adjust(change: Pick<ReplicatorSetup, "policy" | "mayVanish">): void {
+    this.#setup = { ...this.#setup, ...change };
+    this.onWake();
+  }
+
   get state(): Phase["kind"] {
     return this.#phase.kind;
   }
@@ -117,39 +125,14 @@ export class Replicator {
    */
   open(): void {
     assert(this.#open === null, "a database is opened once");
-    const { path, name, destination, layout, stateFolder, policy } = this.#setup;
-    const cleanUp: (() => void)[] = [];
-    try {
-      // The database first: one that is refused gets no state folder.
-      const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
-      cleanUp.push(() => database.close());
-      if (this.#lock === null) {
-        // Beside the database, wherever the state is: two state directories must not mean two writers.
-        this.#lock = acquireLock(stateFolderOf(path, undefined), path);
-        cleanUp.push(() => this.#releaseLock());
-      }
-      const state = new LocalState(stateFolder, destination.url, name, layoutRules(layout, destination.capabilities));
-      cleanUp.unshift(() => state.close());
-      this.#recover(state, database);
-      this.#open = new OpenDatabase(database, state, this.#newDelivery(state), monotonicMs());
-    } catch (error) {
-      for (const undo of cleanUp) undo();
-      throw error;
-    }
-    this.#open.wantsSnapshot = policy.snapshot.onStartup && !this.#wasOpen;
+    const { database, state, lock } = acquire(this.#setup, this.#lock, (error) =>
+      this.#faults.reportDamage("outbox", error),
+    );
+    this.#lock = lock;
+    this.#open = new OpenDatabase(database, state, this.#newDelivery(state), monotonicMs());
+    this.#open.wantsSnapshot = this.#setup.policy.snapshot.onStartup && !this.#wasOpen;
     this.#wasOpen = true;
-    this.#phase = { kind: this.#open.state.position === null ? "waiting" : "live" };
-  }
-
-  /** What waits in a damaged outbox was never acknowledged, and the database still holds it: begin anew from there. */
-  #recover(state: LocalState, database: PinnedDatabase): void {
-    try {
-      state.recover(database);
-    } catch (error) {
-      if (!(error instanceof LtxError)) throw error;
-      this.#faults.reportDamage("outbox", error);
-      state.startOver();
-    }
+    this.#phase = { kind: state.position === null ? "waiting" : "live" };
   }
 
   /** Makes first contact in the background, as soon as the destination is ready. */
@@ -182,6 +165,8 @@ export class Replicator {
       switch (this.#phase.kind) {
         case "live":
           return this.#tickLive(this.#open!, nowMs, false);
+        case "vanished":
+          return existsSync(this.path) ? this.#lose(nowMs) : Number.POSITIVE_INFINITY;
         case "failed":
           if (nowMs < this.#phase.retryAtMs) return this.#phase.retryAtMs;
           if (this.#closing !== null) return nowMs + CLOSING_MS;
@@ -248,8 +233,9 @@ export class Replicator {
   }
 
   async #lastSync(deadline: AbortSignal): Promise<void> {
-    if (this.#open?.database.isReplaced()) this.#handle(replaced(this.path), monotonicMs());
-    if (this.#phase.kind === "failed" && !deadline.aborted) {
+    if (this.#open?.database.isReplaced()) this.#lose(monotonicMs());
+    if (this.#phase.kind === "failed" && this.#isGone()) this.#failure = null;
+    else if (this.#phase.kind === "failed" && !deadline.aborted) {
       // One more try: what was committed since would wait for the next start.
       await this.#closing;
       this.open();
@@ -258,6 +244,7 @@ export class Replicator {
     }
     const open = this.#open;
     if (open === null) return;
+    if (this.#phase.kind === "vanished") return await open.delivery.finish(deadline);
     // First contact may read the whole database, and a comparison may be under way: what was committed meanwhile is captured
     // after that.
     for (let isDone = false; !isDone; ) {
@@ -312,11 +299,27 @@ export class Replicator {
         this.#startResync(open, tended.next.reason);
         return Number.POSITIVE_INFINITY;
       case "replaced":
-        throw replaced(this.path);
+        return this.#lose(nowMs);
       case "full":
-        this.#reportFull(open);
+        this.#pausedBy = this.#faults.reportFull(open.state.outbox.sizeBytes, this.#setup.policy.maxOutboxBytes);
         return Number.POSITIVE_INFINITY;
     }
+  }
+
+  /** The file that was opened is not at its path any more. Returns when to look again. */
+  #lose(nowMs: number): number {
+    if (this.#isGone() && (this.#phase.kind === "live" || this.#phase.kind === "vanished")) {
+      this.#phase = { kind: "vanished" };
+      return Number.POSITIVE_INFINITY;
+    }
+    const retryAtMs = this.#handle(replaced(this.path), nowMs);
+    // Another file has its name: nothing more may ever happen to that.
+    if (this.#phase.kind === "failed" && existsSync(this.path)) this.#phase.retryAtMs = this.#phase.soonestMs;
+    return this.#phase.kind === "failed" ? this.#phase.retryAtMs : retryAtMs;
+  }
+
+  #isGone(): boolean {
+    return this.#setup.mayVanish === true && !existsSync(this.path);
   }
 
   #isBack(): void {
@@ -324,12 +327,6 @@ export class Replicator {
     this.#pausedBy = null;
     this.#faults.clear();
     this.#journal.tell("info", "database is back", { path: this.path });
-  }
-
-  #reportFull({ state }: OpenDatabase): void {
-    const fields = { sizeBytes: state.outbox.sizeBytes, totalBytes: this.#setup.policy.maxOutboxBytes };
-    this.#pausedBy = "capture pauses: the outbox is full";
-    this.#faults.reportOnce(this.#pausedBy, fields);
   }
 
   #newDelivery(state: LocalState): Delivery {
@@ -469,6 +466,7 @@ export class Replicator {
       return retryAtMs;
     }
     this.#failure = fault;
+    this.#isAwaited = !this.#wasOpen && !existsSync(this.path);
     if (this.#setup.patience === "endless") this.#faults.report("database failed", fault);
     // A file that comes back is worth a look at once; a disk that is full is not, and opening makes events of its own.
     const soonestMs = fault.code === "E_DATABASE" ? nowMs + RETRY_SOON_MS : retryAtMs;

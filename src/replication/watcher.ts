@@ -2,40 +2,51 @@
  * Many databases in one process: who has to look when. Directory events wake a database within about a millisecond; one
  * timer serves everything that is due later; a slow poll, spread over time, covers file systems without events.
  */
-import { type FSWatcher, watch } from "node:fs";
 import { basename, dirname } from "node:path";
 import { monotonicMs } from "../clock.ts";
-import { DestinationError } from "../errors.ts";
-import { logEvent } from "../log.ts";
 import { Schedule } from "../schedule.ts";
+import type { FolderEvents } from "./folder-events.ts";
 import type { Replicator } from "./replicator.ts";
 
 export class Watcher {
-  readonly #replicators: readonly Replicator[];
+  readonly #events: FolderEvents;
+  readonly #replicators = new Map<Replicator, Deaf>();
   readonly #schedule = new Schedule<Replicator>();
-  readonly #folders = new Map<string, WatchedFolder>();
   readonly #finished = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #poll: ReturnType<typeof setInterval> | undefined;
-  #nextPolled = 0;
+  #slices = 0;
+  /** Who is polled next; made anew when everybody had a turn. */
+  #round: Replicator[] = [];
   #isStopped = false;
 
-  constructor(replicators: readonly Replicator[]) {
-    this.#replicators = replicators;
+  constructor(events: FolderEvents) {
+    this.#events = events;
   }
 
-  /** Begins. The databases are open already, or will open when they can. */
-  start(): void {
-    for (const replicator of this.#replicators) {
-      replicator.onWake = () => this.#wake(replicator);
-      this.#folderOf(replicator).add(replicator);
-      replicator.begin();
-      this.#wake(replicator);
-    }
-    // Each tick polls one slice, so that a thousand databases do not stir at once.
-    const slices = Math.min(POLL_SLICES, Math.max(1, this.#replicators.length));
-    this.#poll = setInterval(() => this.#pollSlice(slices), POLL_MS / slices);
+  /** Begins to look after a database that is open already, or will open when it can. */
+  add(replicator: Replicator): void {
+    if (this.#isStopped) return;
+    const name = basename(replicator.path);
+    const deaf = this.#events.listen(dirname(replicator.path), [name, `${name}-wal`], (_name, renamed) => {
+      replicator.notice(renamed);
+      this.#run(replicator);
+    });
+    this.#replicators.set(replicator, deaf);
+    replicator.onWake = () => this.#wake(replicator);
+    replicator.begin();
+    this.#wake(replicator);
+    this.#setPoll();
+  }
+
+  /** Leaves a database alone. */
+  remove(replicator: Replicator): void {
+    this.#replicators.get(replicator)?.();
+    this.#replicators.delete(replicator);
+    this.#schedule.set(replicator, Number.POSITIVE_INFINITY);
+    replicator.onWake = () => {};
+    this.#setPoll();
   }
 
   /** Resolves when there is nothing left to do: `signal` aborted, or every database is fenced. */
@@ -45,44 +56,17 @@ export class Watcher {
     await this.#finished.promise;
   }
 
-  /**
-   * Ends watching; every database captures and ships what is left, as far as `timeoutMs` allows. Throws E_FENCED if
-   * another writer had taken over a name, the fault of a database that could not be read, and E_UNREACHABLE if captured transactions stay in an outbox.
-   */
-  async stop(timeoutMs: number): Promise<void> {
+  /** Wakes nobody any more. */
+  stop(): void {
     this.#isStopped = true;
     clearTimeout(this.#timer);
     clearInterval(this.#poll);
-    for (const folder of this.#folders.values()) folder.close();
-    const fencedBy = this.#replicators.map((replicator) => replicator.fencedBy).find((error) => error !== null);
-    const deadline = AbortSignal.timeout(timeoutMs);
-    const left = await Promise.all(this.#replicators.map((replicator) => replicator.stop(deadline)));
-    const files = left.reduce((sum, count) => sum + count, 0);
-    if (fencedBy !== undefined) throw fencedBy;
-    const failure = this.#replicators.map((replicator) => replicator.failure).find((error) => error !== null);
-    if (failure !== undefined) throw failure;
-    if (files === 0) return;
-    throw new DestinationError(`expected to ship everything at the end, found ${files} files left`, {
-      retryable: true,
-      hint: "Nothing is lost: the outbox keeps them, and the next start ships them. See --shutdown-timeout.",
-    });
-  }
-
-  #folderOf(replicator: Replicator): WatchedFolder {
-    const path = dirname(replicator.path);
-    let folder = this.#folders.get(path);
-    if (folder === undefined) {
-      folder = new WatchedFolder(path, (owner, renamed) => {
-        owner.notice(renamed);
-        this.#run(owner);
-      });
-      this.#folders.set(path, folder);
-    }
-    return folder;
+    for (const deaf of this.#replicators.values()) deaf();
   }
 
   #wake(replicator: Replicator): void {
-    if (replicator.fencedBy !== null && this.#replicators.every((one) => one.fencedBy !== null)) {
+    if (!this.#replicators.has(replicator)) return;
+    if (replicator.fencedBy !== null && this.#replicators.keys().every((one) => one.fencedBy !== null)) {
       this.#finished.resolve();
     }
     this.#schedule.set(replicator, monotonicMs());
@@ -94,13 +78,24 @@ export class Watcher {
     this.#setTimer();
   }
 
-  #pollSlice(slices: number): void {
-    const count = Math.ceil(this.#replicators.length / slices);
-    for (let i = 0; i < count; i++) {
-      const replicator = this.#replicators[this.#nextPolled++ % this.#replicators.length];
-      if (replicator !== undefined) this.#schedule.set(replicator, replicator.poll(monotonicMs()));
+  /** Each tick polls one slice, so that a thousand databases do not stir at once, and few databases mean few ticks. */
+  #setPoll(): void {
+    const slices = this.#isStopped ? 0 : Math.min(POLL_SLICES, this.#replicators.size);
+    if (slices === this.#slices) return;
+    this.#slices = slices;
+    clearInterval(this.#poll);
+    if (slices > 0) this.#poll = setInterval(() => this.#pollSlice(), POLL_MS / slices);
+  }
+
+  #pollSlice(): void {
+    if (this.#round.length === 0) {
+      this.#round = [...this.#replicators.keys()];
+      this.#events.revive();
     }
-    for (const folder of this.#folders.values()) folder.revive();
+    const count = Math.ceil(this.#replicators.size / this.#slices);
+    for (const replicator of this.#round.splice(0, count)) {
+      if (this.#replicators.has(replicator)) this.#schedule.set(replicator, replicator.poll(monotonicMs()));
+    }
     this.#setTimer();
   }
 
@@ -129,63 +124,11 @@ export class Watcher {
 
 // --- internal ---
 
+/** Ends the events of one database. */
+type Deaf = () => void;
+
 const POLL_MS = 10_000;
 const POLL_SLICES = 40;
 const RUN_AT_ONCE = 16;
 /** setTimeout takes no more than 2^31 - 1 ms. */
 const TIMER_MAX_MS = 60 * 60_000;
-
-/** One fs.watch for all databases of a directory. The -wal and -shm files come and go, so files are not watched. */
-class WatchedFolder {
-  readonly #path: string;
-  readonly #owners = new Map<string, Replicator>();
-  readonly #notify: (owner: Replicator, renamed: boolean) => void;
-  #watcher: FSWatcher | null = null;
-  #reported = false;
-
-  constructor(path: string, notify: (owner: Replicator, renamed: boolean) => void) {
-    this.#path = path;
-    this.#notify = notify;
-    this.revive();
-  }
-
-  add(replicator: Replicator): void {
-    const name = basename(replicator.path);
-    this.#owners.set(name, replicator);
-    this.#owners.set(`${name}-wal`, replicator);
-  }
-
-  /** Watches, or watches again if that had failed. Until then the poll does what it can. */
-  revive(): void {
-    if (this.#watcher !== null) return;
-    try {
-      this.#watcher = watch(this.#path, { persistent: true }, (event, name) => this.#onEvent(event, name));
-      this.#watcher.on("error", (error) => this.#onError(error));
-      this.#reported = false;
-    } catch (error) {
-      this.#onError(error);
-    }
-  }
-
-  close(): void {
-    this.#watcher?.close();
-    this.#watcher = null;
-  }
-
-  #onEvent(event: string, name: string | null): void {
-    if (name === null) {
-      for (const owner of new Set(this.#owners.values())) this.#notify(owner, true);
-      return;
-    }
-    const owner = this.#owners.get(name);
-    if (owner !== undefined) this.#notify(owner, event === "rename");
-  }
-
-  #onError(error: unknown): void {
-    this.close();
-    if (this.#reported) return;
-    this.#reported = true;
-    const hint = "Changes are noticed by polling, within seconds. On Linux, see fs.inotify.max_user_watches.";
-    logEvent("warn", "directory cannot be watched", { path: this.#path, error, hint });
-  }
-}

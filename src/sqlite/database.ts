@@ -16,6 +16,7 @@ import { errnoOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
 import { isValidPageSize } from "../page.ts";
 import { asDatabaseError, isBusy } from "./faults.ts";
+import { noteOpenFiles, openFileAt } from "./open-files.ts";
 import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
 import { cursorAtStart, readWalHeader, scanWal } from "./wal-reader.ts";
@@ -39,6 +40,7 @@ export class PinnedDatabase {
   readonly walFd: number;
   readonly #shmFd: number;
   readonly #connection: Database;
+  readonly #forgetFiles: () => void;
 
   /**
    * Opens the database and pins it. Throws E_DATABASE if the file is missing, empty, unreadable, not SQLite, or not in
@@ -73,6 +75,7 @@ export class PinnedDatabase {
     this.walFd = walFd;
     this.#shmFd = shmFd;
     this.pageSize = this.walIndex().pageSize;
+    this.#forgetFiles = noteOpenFiles(path, descriptors);
   }
 
   /** The WAL index as it is now, or null if a writer is changing it at this moment. */
@@ -207,16 +210,18 @@ export class PinnedDatabase {
   /**
    * Ends the pin. A WAL with something in it stays, even if this was the last connection: its salts are proof. Not so if a
    * writer died in the middle of a commit: the next one to open such a WAL would find the transaction committed, although it
-   * is visible to nobody now. The last connection to close then removes the WAL, and with it what was never committed.
+   * is visible to nobody now. The last connection to close then removes the WAL, and with it what was never committed. It
+   * removes it by its name: if the database file was replaced, that may be the WAL of another database.
    */
   close(): void {
-    if (this.walSizeBytes() === 0 || this.#hasHiddenCommit()) {
+    if (!this.isReplaced() && (this.walSizeBytes() === 0 || this.#hasHiddenCommit())) {
       this.#connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 0);
     }
     this.#connection.close();
     closeSync(this.#shmFd);
     closeSync(this.walFd);
     closeSync(this.databaseFd);
+    this.#forgetFiles();
   }
 
   /** True if whole transactions stand behind the last frame that the WAL index knows of. */
@@ -235,12 +240,21 @@ export class PinnedDatabase {
 }
 
 /**
- * True for a file that begins as SQLite databases do. Never ask for one that this process has open: closing the
- * descriptor would drop its locks.
+ * True for a file that begins as SQLite databases do. A file that this process has open is not opened again, since closing
+ * the descriptor would drop its locks: it is a database under the path it was opened with, and under no other.
  */
 export function isSqliteFile(path: string): boolean {
-  if (!statSync(path).isFile()) return false;
-  const fd = openSync(path, "r");
+  const stats = statSync(path, { bigint: true, throwIfNoEntry: false });
+  if (stats?.isFile() !== true) return false;
+  const known = openFileAt(path, stats);
+  if (known !== null) return known === "database";
+  let fd: number;
+  try {
+    fd = openSync(path, "r");
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return false;
+    throw error;
+  }
   try {
     const magic = Buffer.alloc(SQLITE_MAGIC.length);
     return (

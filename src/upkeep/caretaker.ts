@@ -69,9 +69,12 @@ export class Caretaker {
   readonly #destination: Destination;
   readonly #schedule = new Schedule<Care>();
   readonly #stop = new AbortController();
+  readonly #cares = new Map<ShippingSource, Care>();
   #timer: NodeJS.Timeout | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
   #working: Promise<void> | null = null;
+  /** Who is looked after now. */
+  #current: Care | null = null;
 
   constructor(destination: Destination) {
     this.#destination = destination;
@@ -79,15 +82,33 @@ export class Caretaker {
 
   /** Looks after what `source` ships from now on. `folder` is for temporary files; it need not exist. */
   follow(source: ShippingSource, folder: string, policy: CarePolicy): void {
-    const { compactIntervalMs } = policy;
-    // Spread over the interval, so that a thousand databases are not pruned at once.
-    const pruneAtMs = compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
     const layout = layoutRules(policy.layout, this.#destination.capabilities);
-    const care = new Care(source, folder, policy, layout, pruneAtMs);
+    const care = new Care(source, folder, policy, layout, this.#stop.signal);
+    this.#cares.set(source, care);
     source.onShipped = ({ file: { minTxid, maxTxid, sizeBytes }, key, timestampMs }) =>
       this.#note(care, { key, minTxid, maxTxid, sizeBytes, level: 0, timestampMs });
     this.#schedule.set(care, care.dueMs);
     this.#setTimer();
+  }
+
+  /** Another policy holds for `source` from now on. */
+  adjust(source: ShippingSource, policy: CarePolicy): void {
+    const care = this.#cares.get(source);
+    if (care === undefined || Bun.deepEquals(care.policy, policy)) return;
+    care.adopt(policy);
+    this.#schedule.set(care, care.dueMs);
+    this.#setTimer();
+  }
+
+  /** Leaves `source` alone. What is under way for it is given up. */
+  async release(source: ShippingSource): Promise<void> {
+    const care = this.#cares.get(source);
+    if (care === undefined) return;
+    this.#cares.delete(source);
+    source.onShipped = () => {};
+    this.#schedule.set(care, Number.POSITIVE_INFINITY);
+    care.end.abort();
+    if (care === this.#current) await this.#working;
   }
 
   /** Gives up what is under way; the next start goes on with it. */
@@ -134,8 +155,10 @@ export class Caretaker {
     for (;;) {
       const care = this.#schedule.takeDue(Date.now());
       if (care === undefined || this.#stop.signal.aborted) return;
+      this.#current = care;
       await this.#lookAfter(care);
-      this.#schedule.set(care, care.dueMs);
+      this.#current = null;
+      if (!care.signal.aborted) this.#schedule.set(care, care.dueMs);
     }
   }
 
@@ -147,7 +170,7 @@ export class Caretaker {
       if (care.pruneAtMs <= Date.now()) await this.#prune(care);
       care.failures = 0;
     } catch (error) {
-      if (this.#stop.signal.aborted) return;
+      if (care.signal.aborted) return;
       if (!(error instanceof WalsyncError) && errnoOf(error) === undefined) throw error;
       care.failed();
       const code = error instanceof WalsyncError ? error.code : "E_DISK";
@@ -170,15 +193,18 @@ export class Caretaker {
     const { merge } = care.policy;
     const { folder, layout, rules, source } = care;
     const { name } = source;
-    if (merge === null) return;
-    care.front ??= rules.frontOf(await this.#list(name), merge);
+    const { signal } = care;
+    if (merge === null) {
+      care.mergeAtMs = Number.POSITIVE_INFINITY;
+      return;
+    }
+    care.front ??= rules.frontOf(await this.#list(name, signal), merge);
     // Null again: something was shipped while the destination was asked. It is asked again a little later.
     while (care.front !== null) {
-      this.#stop.signal.throwIfAborted();
+      signal.throwIfAborted();
       const planned = rules.planMerge(care.front, merge, Date.now());
       if (planned === null) break;
       const startedMs = monotonicMs();
-      const { signal } = this.#stop;
       const { files, entry } = await mergeIncrements(this.#destination, layout, name, planned, folder, signal);
       care.replace(files, entry, planned.level);
       if (entry === null) continue;
@@ -196,9 +222,12 @@ export class Caretaker {
   async #sweep(care: Care): Promise<void> {
     const { merge } = care.policy;
     const { name } = care.source;
-    const { signal } = this.#stop;
-    if (merge === null) return;
-    const superseded = care.rules.planSuperseded(await this.#list(name), merge.keepFineMs, Date.now());
+    const { signal } = care;
+    if (merge === null) {
+      care.sweepAtMs = Number.POSITIVE_INFINITY;
+      return;
+    }
+    const superseded = care.rules.planSuperseded(await this.#list(name, signal), merge.keepFineMs, Date.now());
     for (const replaced of superseded) {
       await requireReplacement(this.#destination, care.layout, replaced, signal);
       const { parts } = replaced;
@@ -226,9 +255,8 @@ export class Caretaker {
     }
   }
 
-  async #pruneNow({ source, policy }: Care): Promise<void> {
+  async #pruneNow({ source, policy, signal }: Care): Promise<void> {
     const { name } = source;
-    const { signal } = this.#stop;
     const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
     // Nothing was shipped yet.
     if (chain === undefined) return;
@@ -240,8 +268,8 @@ export class Caretaker {
     logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
   }
 
-  async #list(name: string): Promise<ChainFile[]> {
-    const [chain] = await readChains(this.#destination, `${name}/`, name, this.#stop.signal);
+  async #list(name: string, signal: AbortSignal): Promise<ChainFile[]> {
+    const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
     return chain?.files ?? [];
   }
 }
@@ -253,6 +281,11 @@ const SWEEP_INTERVAL_MS = 60 * 60_000;
 const RETRY_MS = 60_000;
 const RETRY_MAX_MS = 60 * 60_000;
 
+/** Spread over the interval, so that a thousand databases are not pruned at once. */
+function firstPruningMs({ compactIntervalMs }: CarePolicy): number {
+  return compactIntervalMs > 0 ? Date.now() + Math.random() * compactIntervalMs : Number.POSITIVE_INFINITY;
+}
+
 function dropFromManifest(source: ShippingSource, keys: readonly string[]): void {
   source.dropFromManifest(new Set(keys.map((key) => key.slice(source.name.length + 1))));
 }
@@ -261,9 +294,12 @@ function dropFromManifest(source: ShippingSource, keys: readonly string[]): void
 class Care {
   readonly source: ShippingSource;
   readonly folder: string;
-  readonly policy: CarePolicy;
+  policy: CarePolicy;
   readonly layout: LayoutRules;
   readonly rules: UpkeepRules;
+  readonly end = new AbortController();
+  /** Aborts when the source is left alone, or the caretaker stops. */
+  readonly signal: AbortSignal;
   /** The increments that may be merged yet; null until the destination was asked. */
   front: FrontFile[] | null = null;
   mergeAtMs = Number.POSITIVE_INFINITY;
@@ -271,13 +307,25 @@ class Care {
   pruneAtMs: number;
   failures = 0;
 
-  constructor(source: ShippingSource, folder: string, policy: CarePolicy, layout: LayoutRules, pruneAtMs: number) {
+  constructor(source: ShippingSource, folder: string, policy: CarePolicy, layout: LayoutRules, stop: AbortSignal) {
     this.source = source;
     this.folder = folder;
     this.policy = policy;
     this.layout = layout;
     this.rules = upkeepRules(policy.layout);
-    this.pruneAtMs = pruneAtMs;
+    this.signal = AbortSignal.any([this.end.signal, stop]);
+    this.pruneAtMs = firstPruningMs(policy);
+  }
+
+  /** What may be merged is looked up anew if other windows hold. */
+  adopt(policy: CarePolicy): void {
+    const { merge, compactIntervalMs } = this.policy;
+    this.policy = policy;
+    if (policy.compactIntervalMs !== compactIntervalMs) this.pruneAtMs = firstPruningMs(policy);
+    if (Bun.deepEquals(policy.merge, merge)) return;
+    this.front = null;
+    this.mergeAtMs = policy.merge === null ? Number.POSITIVE_INFINITY : Date.now() + policy.merge.windowsMs[0]!;
+    this.sweepAtMs = policy.merge === null ? Number.POSITIVE_INFINITY : Date.now() + policy.merge.keepFineMs;
   }
 
   get dueMs(): number {

@@ -1,0 +1,75 @@
+/** What a watch is to do: its databases with their policies. Made at the start, and anew by each reload. */
+import type { CommandSettings } from "../cli/command.ts";
+import { FIXED_SETTINGS } from "../config-keys.ts";
+import type { ReplicationPolicy } from "../replication/capture.ts";
+import type { FleetDatabase } from "../replication/fleet-plan.ts";
+import type { NamedDatabase, Naming } from "../replication/names.ts";
+import type { Pattern } from "../replication/sources.ts";
+import type { CarePolicy } from "../upkeep/caretaker.ts";
+import {
+  findDatabases,
+  requireDatabases,
+  type Selection,
+  selectionsOf,
+  type WatchedDatabase,
+} from "./watch-databases.ts";
+import { carePolicyOf, replicationPolicyOf, type WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
+
+export interface PlannedDatabase extends FleetDatabase {
+  settings: { replication: ReplicationPolicy; care: CarePolicy; mayVanish: boolean };
+}
+
+type Settings = CommandSettings<typeof WATCH_FLAGS>;
+type KeptName = (path: string) => string | null;
+
+export class WatchPlan {
+  readonly flags: WatchSettings;
+  readonly #settings: Settings;
+  readonly #selections: readonly Selection[];
+
+  /** Throws E_USAGE or E_CONFIG for settings and databases that cannot be meant. */
+  constructor(arguments_: readonly string[], settings: Settings) {
+    this.flags = settings.flags;
+    this.#settings = settings;
+    carePolicyOf(settings.flags);
+    this.#selections = selectionsOf(arguments_, settings.config);
+  }
+
+  get patterns(): Pattern[] {
+    return this.#selections.map(({ pattern }) => pattern);
+  }
+
+  /** True if walsync.toml names the databases, and not the command line. */
+  get isFromConfig(): boolean {
+    return this.#selections.some(({ entry }) => entry !== null);
+  }
+
+  /**
+   * The databases, strictly: throws E_USAGE or E_CONFIG for a glob without one, and for two with one name. `keptName` is what
+   * the database at a path was called before, or null.
+   */
+  require(keptName: KeptName): PlannedDatabase[] {
+    return requireDatabases(this.#selections, this.#settings.config, keptName).map((one) => this.#planned(one));
+  }
+
+  /** The databases that are there by now. Throws E_DATABASE if a directory cannot be read. */
+  find(
+    running: readonly NamedDatabase[],
+    keptName: KeptName,
+  ): { databases: PlannedDatabase[]; refused: Naming["refused"] } {
+    const { databases, refused } = findDatabases(this.#selections, running, keptName);
+    return { databases: databases.map((one) => this.#planned(one)), refused };
+  }
+
+  /** Settings that differ from those of `other` and cannot change while it runs. */
+  fixedChanges(other: WatchPlan): string[] {
+    const found = ({ flags }: WatchPlan, name: string) =>
+      (flags as Record<string, unknown>)[name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())];
+    return [...FIXED_SETTINGS].filter((name) => found(this, name) !== found(other, name));
+  }
+
+  #planned({ path, name, layer, mayVanish }: WatchedDatabase): PlannedDatabase {
+    const own = layer === null ? this.flags : this.#settings.flagsWith(layer);
+    return { path, name, settings: { replication: replicationPolicyOf(own), care: carePolicyOf(own), mayVanish } };
+  }
+}
