@@ -7,8 +7,9 @@ import { dirname, join, normalize } from "node:path";
 /** What each layer may import, itself aside. "root" is the files directly in src/, but for main.ts. */
 const LAYERS: Record<string, readonly string[]> = {
   main: ["cli", "commands", "root"],
-  commands: ["cli", "replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
+  commands: ["cli", "doctor", "replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
   cli: ["root"],
+  doctor: ["replication", "destination", "sqlite", "ltx", "root"],
   replication: ["chain", "destination", "sqlite", "ltx", "root"],
   // Pruning and verifying ask the restore planner what a kept restore point needs.
   upkeep: ["restore", "chain", "destination", "sqlite", "ltx", "root"],

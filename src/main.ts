@@ -45,6 +45,10 @@ const app: App = {
       summary: "prove that what is at the destination can be restored",
       load: () => import("./commands/verify.ts").then((module) => module.default),
     },
+    doctor: {
+      summary: "check this host, databases and a destination, and say what to do",
+      load: () => import("./commands/doctor.ts").then((module) => module.default),
+    },
   },
 };
 

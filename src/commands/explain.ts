@@ -1,8 +1,9 @@
 /** `walsync explain`: what watch would do with this configuration, what that costs, and what is risky about it. */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { configSchema } from "../config-reference.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
+import { readFileHeader } from "../sqlite/file-header.ts";
 import type { RequestRates } from "../upkeep/cost.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
 import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
@@ -79,7 +80,6 @@ interface ExplainedDatabase {
 }
 
 const EVERY_MINUTE_MS = 60_000;
-const WAL_MODE = 2;
 
 async function describeDestination(
   settings: WatchSettings,
@@ -110,24 +110,14 @@ function describeDatabase({ name, path }: WatchedDatabase, settings: WatchSettin
   };
 }
 
-/**
- * From the header, without SQLite: nothing is locked or changed.
- * Spec: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
- */
+/** From the header, without SQLite: nothing is locked or changed. */
 function journalModeOf(path: string): string {
-  const header = Buffer.alloc(20);
-  let fd: number;
   try {
-    fd = openSync(path, "r");
+    const header = readFileHeader(path);
+    if (header === null) return "not SQLite";
+    return header.isWal ? "wal" : "not wal";
   } catch {
     return "missing";
-  }
-  try {
-    const filled = readSync(fd, header, 0, header.length, 0);
-    if (filled < header.length || header.toString("latin1", 0, 15) !== "SQLite format 3") return "not SQLite";
-    return header[18] === WAL_MODE ? "wal" : "not wal";
-  } finally {
-    closeSync(fd);
   }
 }
 
