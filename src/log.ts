@@ -49,6 +49,10 @@ export interface LogFields {
   code?: string | undefined;
   hint?: string | undefined;
   error?: unknown;
+  /** What led to the error, nearest first. */
+  causes?: readonly string[] | undefined;
+  /** Of a bug. */
+  stack?: string | undefined;
 }
 
 export interface LogSettings {
@@ -88,9 +92,10 @@ export function print(line = ""): void {
   writeFully(STDOUT, `${printable(redact(line))}\n`);
 }
 
-/** Writes a line to standard error as it is: for the final message of a failure. */
-export function printError(line: string): void {
-  writeLine(printable(redact(line)));
+/** Writes to standard error why a command failed: as these lines, or with --log-format json as one event. */
+export function printFailure(lines: readonly string[], fields: LogFields): void {
+  if (settings.format === "json") logEvent("error", "failed", fields);
+  else for (const line of lines) writeLine(printable(redact(line)));
 }
 
 /** Writes a value as one line of JSON to standard output. A u64 becomes a number where none of its digits is lost. */

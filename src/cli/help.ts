@@ -57,6 +57,11 @@ export function formatRootHelp(
   ]);
 }
 
+/** How a flag is written: "--wait", and "--no-wait" if that is one, too. */
+export function flagNames(name: string, def: FlagDef): string[] {
+  return [`--${name}`, ...(def.negatable ? [`--no-${name}`] : [])];
+}
+
 // --- internal ---
 
 const PROGRAM = "walsync";

@@ -4,13 +4,16 @@ import type { CheckResult } from "../doctor/check.ts";
 import { WalsyncError } from "../errors.ts";
 import { print, printJson, table } from "../log.ts";
 import { DESTINATION_FLAGS, destinationSettings } from "./destination.ts";
+import { DOCTOR_RESULT } from "./results.ts";
 import { STATE_FLAGS } from "./watch-settings.ts";
 
 const { bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 
 export default defineWalsyncCommand({
   meta: { name: "doctor", description: "Check this host, databases and a destination, and say what to do" },
-  positionals: { databases: { variadic: true, description: "as for watch; default: those of walsync.toml" } },
+  positionals: {
+    databases: { variadic: true, isPath: true, description: "as for watch; default: those of walsync.toml" },
+  },
   flags: {
     bucket: { type: "string", short: "b", placeholder: "URL", description: bucket.description },
     ...PLACE_FLAGS,
@@ -21,6 +24,7 @@ export default defineWalsyncCommand({
     ["walsync doctor app.db -b s3://backups/prod", "Whether this database can be replicated to this bucket"],
     ["walsync doctor --json", "What walsync.toml names, or the host alone; for scripts"],
   ],
+  result: DOCTOR_RESULT,
   async run({ flags, positionals, config, flagsWith, env, signal }) {
     const { examine } = await import("../doctor/doctor.ts");
     const { databasesOf } = await import("./watch-databases.ts");

@@ -1,24 +1,28 @@
 /** `walsync explain`: what watch would do with this configuration, what that costs, and what is risky about it. */
 import { statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { camelCase } from "../config.ts";
 import { configSchema } from "../config-reference.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
 import { readFileHeader } from "../sqlite/file-header.ts";
 import type { RequestRates } from "../upkeep/cost.ts";
+import { explainResult } from "./results.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
 import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
 
-const { bucket, ...OTHERS } = WATCH_FLAGS;
+const { bucket, ...SHOWN_SETTINGS } = WATCH_FLAGS;
 
 export default defineWalsyncCommand({
   meta: {
     name: "explain",
     description: "Say what watch would do with these settings, what it costs, and what is risky",
   },
-  positionals: { databases: { variadic: true, description: "as for watch; default: those of walsync.toml" } },
+  positionals: {
+    databases: { variadic: true, isPath: true, description: "as for watch; default: those of walsync.toml" },
+  },
   flags: {
     bucket: { type: "string", short: "b", placeholder: "URL", description: bucket.description },
-    ...OTHERS,
+    ...SHOWN_SETTINGS,
     "print-schema": { type: "boolean", description: "print a JSON Schema of walsync.toml and nothing else" },
     json: { type: "boolean", description: "print the result as JSON" },
   },
@@ -27,6 +31,7 @@ export default defineWalsyncCommand({
     ["walsync explain app.db -b s3://backups/prod --wal-sync-interval 10s", "What flags mean"],
     ["walsync explain --print-schema > walsync.schema.json", "For editors that check TOML"],
   ],
+  result: explainResult(SHOWN_SETTINGS),
   async run({ flags, positionals, config, flagsWith, env }) {
     if (flags.printSchema) {
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
@@ -263,11 +268,12 @@ async function printAll(explained: Explained): Promise<void> {
 }
 
 function toJson({ config, destination, settings, databases, risks }: Explained) {
-  const { bucket: _bucket, ...rest } = settings;
+  const values: Readonly<Record<string, unknown>> = { ...settings };
+  const shown = Object.keys(SHOWN_SETTINGS).map((name) => camelCase(name));
   return {
     config,
     destination,
-    settings: rest,
+    settings: Object.fromEntries(shown.map((name) => [name, values[name]])),
     databases: databases.map(({ name, path, journalMode, bytes }) => ({
       name,
       path,

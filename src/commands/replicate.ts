@@ -9,6 +9,7 @@ import { logEvent, print, printJson } from "../log.ts";
 import { defineGauge } from "../metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { REPLICATE_RESULT } from "./results.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 
@@ -32,6 +33,7 @@ export default defineWalsyncCommand({
     ],
     ["walsync replicate s3://backups/prod/app --local copy.db --once", "Once, for example from cron"],
   ],
+  result: REPLICATE_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { bucket, name } = splitSource(positionals.source);
     requireName(name);
