@@ -57,6 +57,14 @@ export function configSchema(settings: SettingTable): object {
   };
 }
 
+/** Rows, the first one the head, as a table of Markdown whose columns line up. */
+export function markdownTable(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
+  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
+  const rule = `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`;
+  return [line(rows[0]!), rule, ...rows.slice(1).map(line)].join("\n");
+}
+
 // --- internal ---
 
 function defOf(settings: SettingTable, { setting }: ConfigKey): SettingDef {
@@ -119,11 +127,4 @@ function schemaOf(def: SettingDef): object {
 /** The flag's description; of a key that says the opposite, the opposite. */
 function sentence(def: SettingDef, key: ConfigKey): string {
   return key.negated === true ? `false: ${def.description}` : def.description;
-}
-
-function markdownTable(rows: readonly (readonly string[])[]): string {
-  const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
-  const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
-  const rule = `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`;
-  return [line(rows[0]!), rule, ...rows.slice(1).map(line)].join("\n");
 }
