@@ -14,9 +14,9 @@ export function completionOf(app: App): DefinedCommand {
     },
     flags: {},
     examples: [
-      ["walsync completion bash > ~/.local/share/bash-completion/completions/walsync", "For bash"],
-      ["walsync completion zsh > ~/.zfunc/_walsync", "For zsh, in a folder of fpath"],
-      ["walsync completion fish > ~/.config/fish/completions/walsync.fish", "For fish"],
+      ["walsync completion bash", "Keep it as ~/.local/share/bash-completion/completions/walsync"],
+      ["walsync completion zsh", "Keep it as _walsync in a folder of fpath"],
+      ["walsync completion fish", "Keep it as ~/.config/fish/completions/walsync.fish"],
     ],
     async run({ positionals }) {
       const format = SHELLS[positionals.shell];

@@ -111,7 +111,7 @@ describe("a database", () => {
     ["that is empty", "file", 7, (folder) => truncateSync(join(folder, "app.db"))],
     ["that is none", "file", 7, (folder) => writeFileSync(join(folder, "app.db"), "x".repeat(4096))],
     [
-      "that is a folder with a file for its state",
+      "with a file where its state folder goes",
       "state folder",
       7,
       (f) => writeFileSync(join(f, ".app.db-walsync"), ""),
@@ -222,6 +222,28 @@ describe("a destination", () => {
     const context = new DestinationToCheck(destination, null, new AbortController().signal);
     const results = await runChecks({ subject: "bucket", checks: DESTINATION_CHECKS, context });
     expect(results.filter(({ result }) => result === "failed").map(({ check }) => check)).toEqual([...expected]);
+  });
+
+  test("what was written is removed when the checks are given up in the middle", async () => {
+    const stop = new AbortController();
+    const folder = makeFolder();
+    const destination = new DirectoryDestination(join(folder, "bucket"));
+    const context = new DestinationToCheck(destination, null, stop.signal);
+    const [first, second] = DESTINATION_CHECKS;
+    const giveUp: Check<DestinationToCheck> = {
+      check: "give up",
+      run: ({ signal }) => {
+        stop.abort(new Error("given up"));
+        signal.throwIfAborted();
+        return ok("");
+      },
+    };
+    const checks = [first!, second!, giveUp];
+    expect(runChecks({ subject: "bucket", checks, context })).rejects.toThrow("given up");
+    while (!stop.signal.aborted) await Bun.sleep(5);
+    expect(readdirSync(join(folder, "bucket"))).toHaveLength(1);
+    await context.clean();
+    expect(readdirSync(join(folder, "bucket"))).toEqual([]);
   });
 
   test("nothing is left there after SIGTERM at any moment", async () => {
