@@ -150,7 +150,9 @@ describe.skipIf(server === null)("on a bucket", () => {
     const output = join(dir, "out", "restored.db");
     expect(await resultOf<object>("restore", "app", "-o", output, ...place)).toMatchObject({ name: "app", txid: 4 });
     const expected = contentOf(path);
-    for (const restored of [copy, output]) expect(differingPages(expected, contentOf(restored))).toEqual([]);
+    expect(differingPages(expected, contentOf(output))).toEqual([]);
+    // The change counter on page 1 of a read copy is its own.
+    expect(differingPages(expected, contentOf(copy)).filter((pgno) => pgno !== 1)).toEqual([]);
     const old = join(dir, "out", "old.db");
     const { txid } = await resultOf<{ txid: number }>(
       "restore",
