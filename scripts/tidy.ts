@@ -7,8 +7,21 @@ import { dirname, join, normalize } from "node:path";
 /** What each layer may import, itself aside. "root" is the files directly in src/, but for main.ts. */
 const LAYERS: Record<string, readonly string[]> = {
   main: ["cli", "commands", "root"],
-  commands: ["cli", "migrate", "replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
+  commands: [
+    "cli",
+    "doctor",
+    "migrate",
+    "replication",
+    "restore",
+    "upkeep",
+    "chain",
+    "destination",
+    "sqlite",
+    "ltx",
+    "root",
+  ],
   cli: ["root"],
+  doctor: ["replication", "destination", "sqlite", "ltx", "root"],
   replication: ["chain", "destination", "sqlite", "ltx", "root"],
   // From one configuration to another: whatever touches files at a destination is upkeep.
   migrate: ["destination", "sqlite", "root"],

@@ -57,7 +57,7 @@ export function configSchema(settings: SettingTable): object {
   };
 }
 
-/** Aligned columns; the first row is the head. */
+/** Rows, the first one the head, as a table of Markdown whose columns line up. */
 export function markdownTable(rows: readonly (readonly string[])[]): string {
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
   const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;

@@ -133,6 +133,11 @@ export function parseSize(text: string, label = "size", code: ErrorCode = "E_CON
   return bytes;
 }
 
+/** "snapshot-interval" -> "snapshotInterval". */
+export function camelCase(name: string): string {
+  return name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase());
+}
+
 // --- internal ---
 
 const DURATION_UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
@@ -199,8 +204,4 @@ function missingSetting(name: string, def: SettingDef): WalsyncError {
   return new WalsyncError("E_USAGE", `--${name} is missing: ${def.description}`, {
     hint: def.env === undefined ? `Give it with --${name}.` : `Give it with --${name} or in ${def.env}.`,
   });
-}
-
-function camelCase(name: string): string {
-  return name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase());
 }

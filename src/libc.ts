@@ -11,12 +11,13 @@ export function tryLockFile(fd: number): boolean {
 
 /**
  * Id of another process that holds a POSIX lock on the byte at `offset`; 0 if nobody does. Asks without taking. Always 0
- * where the answer cannot be had (not Linux).
+ * where the answer cannot be had (not Linux). "exclusive": locks that others share do not count.
  */
-export function lockHolder(fd: number, offset: number): number {
+export function lockHolder(fd: number, offset: number, kind: "any" | "exclusive" = "any"): number {
   if (process.platform !== "linux") return 0;
   // struct flock on 64-bit Linux: l_type i16, l_whence i16, 4 bytes padding, l_start i64, l_len i64, l_pid i32.
-  question.setInt16(0, F_WRLCK, true);
+  // What would be in the way of a lock of this type.
+  question.setInt16(0, kind === "any" ? F_WRLCK : F_RDLCK, true);
   question.setInt16(2, SEEK_SET, true);
   question.setBigInt64(8, BigInt(offset), true);
   question.setBigInt64(16, 1n, true);
@@ -31,6 +32,7 @@ export function lockHolder(fd: number, offset: number): number {
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NONBLOCKING = 4;
 const F_GETLK = 5;
+const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
 const SEEK_SET = 0;

@@ -49,6 +49,10 @@ export interface LogFields {
   code?: string | undefined;
   hint?: string | undefined;
   error?: unknown;
+  /** What led to the error, nearest first. */
+  causes?: readonly string[] | undefined;
+  /** Of a bug. */
+  stack?: string | undefined;
 }
 
 export interface LogSettings {
@@ -88,8 +92,14 @@ export function print(line = ""): void {
   writeFully(STDOUT, `${printable(redact(line))}\n`);
 }
 
-/** Writes a line to standard error as it is: for the final message of a failure. */
-export function printError(line: string): void {
+/** Writes to standard error why a command failed: as these lines, or with --log-format json as one event. */
+export function printFailure(lines: readonly string[], fields: LogFields): void {
+  if (settings.format === "json") logEvent("error", "failed", fields);
+  else for (const line of lines) writeLine(printable(redact(line)));
+}
+
+/** A line on standard error that is no event: what a command has to say beside its result. */
+export function printNote(line: string): void {
   writeLine(printable(redact(line)));
 }
 

@@ -2,7 +2,7 @@
 import { type App, exitOnStrayErrors, runApp } from "./cli/app.ts";
 
 // Literal imports, so that the bundler sees them; functions, so that --help does not pay for the AWS SDK.
-const app: App = {
+export const app: App = {
   description: "Continuous replication of live SQLite databases to S3-compatible storage, and restore to any moment",
   commands: {
     watch: {
@@ -49,9 +49,20 @@ const app: App = {
       summary: "prove that what is at the destination can be restored",
       load: () => import("./commands/verify.ts").then((module) => module.default),
     },
+    doctor: {
+      summary: "check this host, databases and a destination, and say what to do",
+      load: () => import("./commands/doctor.ts").then((module) => module.default),
+    },
+    completion: {
+      summary: "print a script that completes commands and flags in a shell",
+      load: () => import("./commands/completion.ts").then((module) => module.completionOf(app)),
+    },
   },
 };
 
-exitOnStrayErrors();
-// Exits even if a connection or timer is still open: the work is done, and everything printed is written already.
-process.exit(await runApp(app, process.argv.slice(2)));
+// Not where the documents are written from this table.
+if (import.meta.main) {
+  exitOnStrayErrors();
+  // Exits even if a connection or timer is still open: the work is done, and everything printed is written already.
+  process.exit(await runApp(app, process.argv.slice(2)));
+}

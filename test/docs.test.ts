@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { configDocument } from "../scripts/config-docs.ts";
+import { documents as generatedDocuments } from "../scripts/docs.ts";
 import { metricsDocument } from "../scripts/metrics-docs.ts";
 import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
 import { resolveSettings } from "../src/config.ts";
@@ -63,8 +63,18 @@ test.each(documents)("%s names only files of the repository that exist", (docume
   expect(named.filter((path) => !existsSync(join(root, path)))).toEqual([]);
 });
 
-test("docs/CONFIG.md is what the program reads: bun run docs", async () => {
-  expect(read("docs/CONFIG.md")).toBe(await configDocument());
+test("documents that are made of the program's tables are current: bun run docs", async () => {
+  const written = await generatedDocuments();
+  expect(Object.keys(written)).toEqual(["docs/CONFIG.md", "docs/COMMANDS.md", "docs/JSON.md"]);
+  for (const [path, text] of Object.entries(written)) expect([path, read(path)]).toEqual([path, text]);
+});
+
+test("docs/JSON.md names every field that an event may have", () => {
+  const fields = /export interface LogFields \{([^}]*)\}/.exec(read("src/log.ts"))![1]!;
+  const names = [...fields.matchAll(/^ {2}(\w+)\?:/gm)].map((match) => match[1]!);
+  expect(names.length).toBeGreaterThan(20);
+  const document = read("docs/JSON.md");
+  expect(names.filter((name) => !document.includes(`\`${name}\``))).toEqual([]);
 });
 
 test("docs/METRICS.md is what the program measures: bun run docs", async () => {

@@ -2,11 +2,12 @@
  * The program around the commands: picks one, and turns whatever happens into a message and an exit status.
  * Standard output holds results only; messages go to standard error.
  */
-import { type CommandDef, defineCommand, runCommand } from "citty";
+import { defineCommand, runCommand } from "citty";
 import { EXIT_BUG, exitStatus, WalsyncError } from "../errors.ts";
-import { print, printError } from "../log.ts";
+import { configureLog, type LogFormat, print, printFailure } from "../log.ts";
 import { nearest } from "../suggest.ts";
-import { formatFailure } from "./failure.ts";
+import type { DefinedCommand } from "./command.ts";
+import { failureFields, formatFailure } from "./failure.ts";
 import { formatRootHelp } from "./help.ts";
 import { Interrupted } from "./interrupt.ts";
 import { formatVersion } from "./version.ts";
@@ -14,7 +15,7 @@ import { formatVersion } from "./version.ts";
 export interface CommandEntry {
   /** For the list in --help, so that it need not load the command. */
   summary: string;
-  load: () => Promise<CommandDef>;
+  load: () => Promise<DefinedCommand>;
 }
 
 export interface App {
@@ -24,6 +25,8 @@ export interface App {
 
 /** Runs a command line and returns the exit status. Prints everything there is to say; never throws. */
 export async function runApp(app: App, rawArgs: readonly string[]): Promise<number> {
+  // Before anything is read strictly: also what is wrong with the command line is told as asked.
+  configureLog({ format: askedLogFormat(rawArgs) });
   try {
     await dispatch(app, rawArgs);
     return 0;
@@ -34,14 +37,14 @@ export async function runApp(app: App, rawArgs: readonly string[]): Promise<numb
 
 /** Prints an error for the user and returns the exit status it asks for. */
 export function reportFailure(error: unknown): number {
-  for (const line of formatFailure(error)) printError(line);
+  printFailure(formatFailure(error), failureFields(error));
   return error instanceof Interrupted ? error.exitStatus : exitStatus(error);
 }
 
 /** A rejected promise that nobody awaits, or a throw in a callback, is a bug: say so, and exit 1. */
 export function exitOnStrayErrors(): void {
   const exit = (error: unknown) => {
-    for (const line of formatFailure(error, "stray")) printError(line);
+    printFailure(formatFailure(error, "stray"), failureFields(error, "stray"));
     process.exit(EXIT_BUG);
   };
   process.on("uncaughtException", exit);
@@ -49,6 +52,15 @@ export function exitOnStrayErrors(): void {
 }
 
 // --- internal ---
+
+function askedLogFormat(rawArgs: readonly string[]): LogFormat {
+  const end = rawArgs.indexOf("--");
+  const flags = rawArgs.slice(0, end === -1 ? undefined : end);
+  const isJson = flags.some(
+    (arg, i) => arg === "--log-format=json" || (arg === "--log-format" && flags[i + 1] === "json"),
+  );
+  return isJson ? "json" : "text";
+}
 
 async function dispatch(app: App, rawArgs: readonly string[]): Promise<void> {
   // `walsync help watch` is `walsync watch --help`.

@@ -18,6 +18,7 @@ import {
 } from "./flags.ts";
 import { type Example, formatCommandHelp } from "./help.ts";
 import { interruption } from "./interrupt.ts";
+import type { ResultSchema } from "./result-schema.ts";
 
 /** What the command line, the environment and walsync.toml say together. */
 export interface CommandSettings<F extends FlagTable> {
@@ -53,7 +54,16 @@ export interface WalsyncCommand<F extends FlagTable, P extends PositionalTable> 
   flags: F;
   positionals: P;
   examples: readonly Example[];
+  /** What --json prints. */
+  result?: ResultSchema;
   run(context: CommandContext<F, P>): Promise<void> | void;
+}
+
+/** What a command is, without what it does: for help, documents and shells. */
+export type CommandTable = Omit<WalsyncCommand<FlagTable, PositionalTable>, "run">;
+
+export interface DefinedCommand extends CommandDef {
+  table: CommandTable;
 }
 
 /** Flags of every command. Their names cannot be used in a command's own table. */
@@ -77,9 +87,9 @@ export const COMMON_FLAGS = {
 /** A command for citty's tree that refuses whatever its table does not describe. */
 export function defineWalsyncCommand<const F extends FlagTable, const P extends PositionalTable>(
   command: WalsyncCommand<F, P>,
-): CommandDef {
+): DefinedCommand {
   const allFlags: F & typeof COMMON_FLAGS = { ...command.flags, ...COMMON_FLAGS };
-  return defineCommand({
+  const defined = defineCommand({
     meta: command.meta,
     // No `args`: citty must not interpret them. It takes unknown flags, and the value of a mistyped one for an argument.
     async run({ rawArgs }) {
@@ -115,6 +125,8 @@ export function defineWalsyncCommand<const F extends FlagTable, const P extends 
       });
     },
   });
+  const { run: _run, ...table } = command;
+  return { ...defined, table };
 }
 
 // --- internal ---

@@ -1,8 +1,9 @@
 /**
- * An error as lines for the user. A fault of the world gets its code, message, causes and a hint; a bug gets its stack
- * and a request to report it. Pure.
+ * An error as lines for the user, or as the fields of an event for programs. A fault of the world gets its code, message,
+ * causes and a hint; a bug gets its stack and a request to report it. Pure.
  */
-import { messageOf, WalsyncError } from "../errors.ts";
+import { EXIT_BUG, exitStatus, messageOf, WalsyncError } from "../errors.ts";
+import type { LogFields } from "../log.ts";
 import { Interrupted } from "./interrupt.ts";
 
 /** "stray": nobody caught the error, so it is a bug whatever its class. */
@@ -19,11 +20,26 @@ export function formatFailure(error: unknown, origin: "caught" | "stray" = "caug
     `walsync: bug: ${messageOf(error)}`,
     ...causesOf(error).map((cause) => `because: ${messageOf(cause)}`),
     ...(error instanceof Error && error.stack !== undefined ? [error.stack] : []),
-    "hint: This is a fault in walsync. Please report it with the lines above and the output of walsync --version.",
+    `hint: ${BUG_HINT}`,
   ];
 }
 
+/** The same as the fields of one event. */
+export function failureFields(error: unknown, origin: "caught" | "stray" = "caught"): LogFields {
+  const causes = causesOf(error).map(messageOf);
+  const fields = { error: messageOf(error), ...(causes.length === 0 ? {} : { causes }) };
+  if (error instanceof Interrupted) return { ...fields, status: error.exitStatus };
+  if (error instanceof WalsyncError && origin === "caught") {
+    return { code: error.code, ...fields, hint: error.hint, status: exitStatus(error) };
+  }
+  const stack = error instanceof Error ? error.stack : undefined;
+  return { ...fields, stack, hint: BUG_HINT, status: EXIT_BUG };
+}
+
 // --- internal ---
+
+const BUG_HINT =
+  "This is a fault in walsync. Please report it with the lines above and the output of walsync --version.";
 
 /** A chain longer than this explains nothing, and a chain may bite its tail. */
 const MAX_CAUSES = 8;

@@ -26,6 +26,10 @@ export interface PositionalDef {
   required?: true;
   /** Takes all that are left, so only the last one may be. */
   variadic?: true;
+  /** It is a local path: shells complete it as one. */
+  isPath?: true;
+  /** Nothing else is accepted. */
+  choices?: readonly string[];
 }
 export type PositionalTable = Record<string, PositionalDef>;
 
@@ -161,13 +165,18 @@ function assignPositionals<P extends PositionalTable>(table: P, loose: readonly 
     const def = table[name]!;
     assert(!def.variadic || index === names.length - 1, `only the last argument is variadic, ${name} is not the last`);
     if (def.required && rest.length === 0) throw usage(`${name.toUpperCase()} is missing: ${def.description}`);
-    values[name] = def.variadic ? rest.splice(0) : rest.shift();
+    values[name] = def.variadic ? rest.splice(0) : requireChoice(name, def, rest.shift());
   }
   if (rest.length > 0) {
     const expected = names.length === 0 ? "no arguments" : `no argument behind ${names.at(-1)!.toUpperCase()}`;
     throw usage(`expected ${expected}, found ${rest.map((arg) => JSON.stringify(arg)).join(" ")}`);
   }
   return values as PositionalValues<P>;
+}
+
+function requireChoice(name: string, { choices }: PositionalDef, given: string | undefined): string | undefined {
+  if (given === undefined || choices === undefined || choices.includes(given)) return given;
+  throw usage(`${name.toUpperCase()}: expected one of ${choices.join(", ")}, found ${JSON.stringify(given)}`);
 }
 
 function usage(message: string, hint?: string): WalsyncError {

@@ -17,20 +17,9 @@ export interface CommandHelp {
 
 export function formatCommandHelp(help: CommandHelp): string {
   const positionals = Object.entries(help.positionals);
-  const required = Object.entries(help.flags).filter(([, def]) => def.required);
-  const usage = [
-    PROGRAM,
-    help.name,
-    ...positionals.map(([name, def]) => {
-      const word = `${name.toUpperCase()}${def.variadic ? "…" : ""}`;
-      return def.required ? word : `[${word}]`;
-    }),
-    ...required.map(([name, def]) => `${def.short === undefined ? `--${name}` : `-${def.short}`} ${placeholder(def)}`),
-    "[flags]",
-  ].join(" ");
   return sections([
     [`${help.description}.`],
-    ["Usage:", `  ${usage}`],
+    ["Usage:", `  ${usageOf(help)}`],
     ["Arguments:", rows(positionals.map(([name, def]) => [name.toUpperCase(), def.description]))],
     ["Flags:", rows(flagRows(help.flags))],
     ["Common flags:", rows(flagRows(help.commonFlags))],
@@ -57,6 +46,47 @@ export function formatRootHelp(
   ]);
 }
 
+/** How a command is written: "walsync restore NAME -o FILE -b URL [flags]". */
+export function usageOf({ name, flags, positionals }: Pick<CommandHelp, "name" | "flags" | "positionals">): string {
+  const required = Object.entries(flags).filter(([, def]) => def.required);
+  return [
+    PROGRAM,
+    name,
+    ...Object.entries(positionals).map(([positional, def]) => {
+      const word = `${positional.toUpperCase()}${def.variadic ? "…" : ""}`;
+      return def.required ? word : `[${word}]`;
+    }),
+    ...required.map(([flag, def]) => `${def.short === undefined ? `--${flag}` : `-${def.short}`} ${placeholder(def)}`),
+    "[flags]",
+  ].join(" ");
+}
+
+/** "-b, --bucket URL", the short form with room for it where there is none. */
+export function flagLabel(name: string, def: FlagDef): string {
+  const long = def.negatable ? `--[no-]${name}` : `--${name}`;
+  const value = def.type === "boolean" ? "" : ` ${placeholder(def)}`;
+  return `${def.short === undefined ? "    " : `-${def.short}, `}${long}${value}`;
+}
+
+/** What a flag means, with whether it is required, its default and its environment variable. */
+export function describeFlag(def: FlagDef): string {
+  const notes = [
+    def.required ? "required" : "",
+    def.default === undefined
+      ? ""
+      : def.type === "boolean"
+        ? `default ${def.default ? "on" : "off"}`
+        : `default ${def.default}`,
+    def.env === undefined ? "" : `env ${def.env}`,
+  ].filter((note) => note !== "");
+  return notes.length === 0 ? def.description : `${def.description} (${notes.join(", ")})`;
+}
+
+/** How a flag is written: "--wait", and "--no-wait" if that is one, too. */
+export function flagNames(name: string, def: FlagDef): string[] {
+  return [`--${name}`, ...(def.negatable ? [`--no-${name}`] : [])];
+}
+
 // --- internal ---
 
 const PROGRAM = "walsync";
@@ -74,11 +104,7 @@ function rows(cells: readonly (readonly string[])[]): string {
 }
 
 function flagRows(flags: FlagTable): string[][] {
-  return Object.entries(flags).map(([name, def]) => {
-    const long = def.negatable ? `--[no-]${name}` : `--${name}`;
-    const value = def.type === "boolean" ? "" : ` ${placeholder(def)}`;
-    return [`${def.short === undefined ? "    " : `-${def.short}, `}${long}${value}`, describe(def)];
-  });
+  return Object.entries(flags).map(([name, def]) => [flagLabel(name, def), describeFlag(def)]);
 }
 
 function placeholder(def: FlagDef): string {
@@ -99,17 +125,4 @@ function placeholder(def: FlagDef): string {
     case "choice":
       return def.choices.join("|");
   }
-}
-
-function describe(def: FlagDef): string {
-  const notes = [
-    def.required ? "required" : "",
-    def.default === undefined
-      ? ""
-      : def.type === "boolean"
-        ? `default ${def.default ? "on" : "off"}`
-        : `default ${def.default}`,
-    def.env === undefined ? "" : `env ${def.env}`,
-  ].filter((note) => note !== "");
-  return notes.length === 0 ? def.description : `${def.description} (${notes.join(", ")})`;
 }

@@ -7,6 +7,7 @@ import { formatBytes, formatDuration, print, printJson, table } from "../log.ts"
 import type { Pruning } from "../upkeep/prune.ts";
 import { requireRetention } from "../upkeep/retention.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { COMPACT_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "compact", description: "Delete old snapshots and increments; shows what it would do without --force" },
@@ -31,6 +32,7 @@ export default defineWalsyncCommand({
     ["walsync compact app -b s3://backups/prod --force", "Delete it"],
     ["walsync compact --all -b s3://backups/prod --hourly 48 --point-in-time 7d --force", "With another policy"],
   ],
+  result: COMPACT_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { name } = positionals;
     if ((name === undefined) !== flags.all) {

@@ -2,7 +2,7 @@
 import type { Destination } from "../destination/destination.ts";
 import { Gate, limitConcurrency } from "../destination/limit.ts";
 import { measured } from "../destination/measure.ts";
-import { openDestination } from "../destination/open.ts";
+import { type DestinationSettings, openDestination } from "../destination/open.ts";
 import { withRetry } from "../destination/retry.ts";
 import { logEvent } from "../log.ts";
 
@@ -55,20 +55,27 @@ export async function destinationOf(
   env: Readonly<Record<string, string | undefined>>,
   signal: AbortSignal,
 ): Promise<Destination> {
-  const { endpoint, region, storageClass, sse } = flags;
-  const destination = await openDestination(flags.bucket, {
-    endpoint,
-    region,
-    // Left open, it follows from the endpoint.
-    forcePathStyle: flags.forcePathStyle || undefined,
-    storageClass,
-    serverSideEncryption: sse,
-    env,
-  });
+  const destination = await openDestination(flags.bucket, destinationSettings(flags, env));
   return withRetry(limitConcurrency(measured(destination), new Gate(MAX_REQUESTS)), {
     signal,
     onRetry: ({ operation, attempt, delayMs, error }) => {
       logEvent("debug", "request is tried again", { reason: operation, attempt, delayMs: Math.round(delayMs), error });
     },
   });
+}
+
+/** What the flags say about a destination, beside its address. */
+export function destinationSettings(
+  { endpoint, region, forcePathStyle, storageClass, sse }: Omit<DestinationFlags, "bucket">,
+  env: Readonly<Record<string, string | undefined>>,
+): DestinationSettings {
+  return {
+    endpoint,
+    region,
+    // Left open, it follows from the endpoint.
+    forcePathStyle: forcePathStyle || undefined,
+    storageClass,
+    serverSideEncryption: sse,
+    env,
+  };
 }

@@ -1,25 +1,30 @@
 /** `walsync explain`: what watch would do with this configuration, what that costs, and what is risky about it. */
-import { closeSync, openSync, readSync, statSync } from "node:fs";
+import { statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { camelCase } from "../config.ts";
 import { configSchema } from "../config-reference.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
 import { hostOf } from "../replication/webhook.ts";
+import { readFileHeader } from "../sqlite/file-header.ts";
 import type { RequestRates } from "../upkeep/cost.ts";
+import { explainResult } from "./results.ts";
 import { alertPolicyOf } from "./watch-alerts.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
 import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
 
-const { bucket, ...OTHERS } = WATCH_FLAGS;
+const { bucket, ...SHOWN_SETTINGS } = WATCH_FLAGS;
 
 export default defineWalsyncCommand({
   meta: {
     name: "explain",
     description: "Say what watch would do with these settings, what it costs, and what is risky",
   },
-  positionals: { databases: { variadic: true, description: "as for watch; default: those of walsync.toml" } },
+  positionals: {
+    databases: { variadic: true, isPath: true, description: "as for watch; default: those of walsync.toml" },
+  },
   flags: {
     bucket: { type: "string", short: "b", placeholder: "URL", description: bucket.description },
-    ...OTHERS,
+    ...SHOWN_SETTINGS,
     "print-schema": { type: "boolean", description: "print a JSON Schema of walsync.toml and nothing else" },
     json: { type: "boolean", description: "print the result as JSON" },
   },
@@ -28,6 +33,7 @@ export default defineWalsyncCommand({
     ["walsync explain app.db -b s3://backups/prod --wal-sync-interval 10s", "What flags mean"],
     ["walsync explain --print-schema > walsync.schema.json", "For editors that check TOML"],
   ],
+  result: explainResult(SHOWN_SETTINGS),
   async run({ flags, positionals, config, flagsWith, env }) {
     if (flags.printSchema) {
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
@@ -83,7 +89,6 @@ interface ExplainedDatabase {
 }
 
 const EVERY_MINUTE_MS = 60_000;
-const WAL_MODE = 2;
 
 async function describeDestination(
   settings: WatchSettings,
@@ -114,24 +119,14 @@ function describeDatabase({ name, path }: WatchedDatabase, settings: WatchSettin
   };
 }
 
-/**
- * From the header, without SQLite: nothing is locked or changed.
- * Spec: https://www.sqlite.org/fileformat2.html#file_format_version_numbers
- */
+/** From the header, without SQLite: nothing is locked or changed. */
 function journalModeOf(path: string): string {
-  const header = Buffer.alloc(20);
-  let fd: number;
   try {
-    fd = openSync(path, "r");
+    const header = readFileHeader(path);
+    if (header === null) return "not SQLite";
+    return header.isWal ? "wal" : "not wal";
   } catch {
     return "missing";
-  }
-  try {
-    const filled = readSync(fd, header, 0, header.length, 0);
-    if (filled < header.length || header.toString("latin1", 0, 15) !== "SQLite format 3") return "not SQLite";
-    return header[18] === WAL_MODE ? "wal" : "not wal";
-  } finally {
-    closeSync(fd);
   }
 }
 
@@ -294,12 +289,13 @@ async function printAll(explained: Explained): Promise<void> {
 }
 
 function toJson({ config, destination, settings, databases, risks }: Explained) {
-  const { bucket: _bucket, ...rest } = settings;
+  const values: Readonly<Record<string, unknown>> = { ...settings };
+  const shown = Object.keys(SHOWN_SETTINGS).map((name) => camelCase(name));
   return {
     config,
     destination,
     settings: {
-      ...rest,
+      ...Object.fromEntries(shown.map((name) => [name, values[name]])),
       webhookUrl: webhookOf(settings) ?? undefined,
       webhookAuthorization: settings.webhookAuthorization === undefined ? undefined : "***",
     },

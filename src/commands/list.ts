@@ -6,6 +6,7 @@ import type { Destination } from "../destination/destination.ts";
 import { formatBytes, print, printJson, table } from "../log.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { LIST_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
   meta: {
@@ -18,6 +19,7 @@ export default defineWalsyncCommand({
     ["walsync list -b s3://backups/prod", "A table of every database below a prefix"],
     ["walsync list -b s3://backups/prod --json", "The same for scripts"],
   ],
+  result: LIST_RESULT,
   async run({ flags, env, signal }) {
     const destination = await destinationOf(flags, env, signal);
     try {

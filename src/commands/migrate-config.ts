@@ -5,7 +5,7 @@ import { resolveSettings } from "../config.ts";
 import { parseConfig } from "../config-file.ts";
 import { asDiskError, writeFileDurably } from "../durable.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
-import { print, printError, printJson } from "../log.ts";
+import { print, printJson, printNote } from "../log.ts";
 import { sqliteFilesBelow } from "../migrate/found-files.ts";
 import { parseLitestreamConfig } from "../migrate/litestream-config.ts";
 import { type MigratedFile, planMigration } from "../migrate/plan.ts";
@@ -51,7 +51,7 @@ export function migrateConfig({ path, output, force, json, env }: MigrateConfigO
     printJson({ files: rows, notes });
     return;
   }
-  for (const { line, key, kind, message } of notes) printError(`${kind} ${label}:${line} ${key}: ${message}`);
+  for (const { line, key, kind, message } of notes) printNote(`${kind} ${label}:${line} ${key}: ${message}`);
   if (output === undefined) print(written[0]!.toml.trimEnd());
   else for (const { command, file } of written) print(`${command}   # ${file.bucket}`);
 }

@@ -14,6 +14,7 @@ import { measureProcess } from "../process-metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
 import { failures as failedSteps, measureReplica, steps } from "../restore/metrics.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { REPLICATE_RESULT } from "./results.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 
@@ -45,6 +46,7 @@ export default defineWalsyncCommand({
       "A reader: it waits for the moment in which the copy is changed",
     ],
   ],
+  result: REPLICATE_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { bucket, name } = splitSource(positionals.source);
     requireName(name);

@@ -5,6 +5,7 @@ import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
 import type { RestoreTarget } from "../restore/restore.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { RESTORE_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "restore", description: "Restore a database to its newest state or to any moment before" },
@@ -31,6 +32,7 @@ export default defineWalsyncCommand({
     ["walsync restore app -o old.db -b s3://backups/prod --point-in-time 2026-05-01T12:00:00Z", "As it was at noon"],
     ["walsync restore app -o old.db -b s3://backups/prod --point-in-time txid:41", "After one certain transaction"],
   ],
+  result: RESTORE_RESULT,
   async run({ flags, positionals, env, signal }) {
     const target = parsePointInTime(flags.pointInTime);
     requireListedName(positionals.name);

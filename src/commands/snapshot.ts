@@ -6,11 +6,12 @@ import { DestinationError, WalsyncError } from "../errors.ts";
 import { formatDuration, print, printJson, progress } from "../log.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { SNAPSHOT_RESULT } from "./results.ts";
 import { LAYOUT_FLAG, STATE_FLAGS } from "./watch-settings.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "snapshot", description: "Ship a snapshot of one database, and what led to it" },
-  positionals: { database: { required: true, description: "the database file, or name=file" } },
+  positionals: { database: { required: true, isPath: true, description: "the database file, or name=file" } },
   flags: {
     ...DESTINATION_FLAGS,
     ...LAYOUT_FLAG,
@@ -21,6 +22,7 @@ export default defineWalsyncCommand({
     ["walsync snapshot app.db -b s3://backups/prod", "One snapshot, for example from cron"],
     ["walsync snapshot shop=app.db -b s3://backups/prod", "The same under another name"],
   ],
+  result: SNAPSHOT_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { findSources, nameSources } = await import("../replication/names.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");

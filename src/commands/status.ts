@@ -3,6 +3,7 @@ import { defineWalsyncCommand } from "../cli/command.ts";
 import { type DatabaseReport, type RunningWatch, runningWatches } from "../control.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
+import { STATUS_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "status", description: "Show what the running watches of this user are doing" },
@@ -12,6 +13,7 @@ export default defineWalsyncCommand({
     ["walsync status", "A table of every database that is watched"],
     ["walsync status app --json", "One of them, for scripts"],
   ],
+  result: STATUS_RESULT,
   async run({ flags, positionals, env }) {
     const watches = await runningWatches(env);
     if (watches.length === 0) throw noWatch();

@@ -2,6 +2,7 @@
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { requestOf, runningWatches } from "../control.ts";
 import { print, printJson } from "../log.ts";
+import { SYNC_RESULT } from "./results.ts";
 import { notWatched, noWatch } from "./status.ts";
 
 export default defineWalsyncCommand({
@@ -15,6 +16,7 @@ export default defineWalsyncCommand({
     ["walsync sync --wait", "Before a deployment: everything that is committed is at the destination"],
     ["walsync sync app", "One database, without waiting for the upload"],
   ],
+  result: SYNC_RESULT,
   async run({ flags, positionals, env, signal }) {
     const watches = await runningWatches(env);
     if (watches.length === 0) throw noWatch();

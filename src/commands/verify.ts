@@ -8,6 +8,7 @@ import { formatBytes, print, printJson, progress } from "../log.ts";
 import type { Finding } from "../upkeep/findings.ts";
 import type { VerifyReport } from "../upkeep/verify.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { VERIFY_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
   meta: { name: "verify", description: "Prove that every file of a database is whole and that they follow on" },
@@ -24,6 +25,7 @@ export default defineWalsyncCommand({
     ["walsync verify --all --quick -b s3://backups/prod", "Whether the files of all of them follow on"],
     ["walsync verify app -b s3://backups/prod --fix", "Clear entries of missing files from its manifest"],
   ],
+  result: VERIFY_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { name } = positionals;
     if ((name === undefined) !== flags.all) {

@@ -27,6 +27,7 @@ export default defineWalsyncCommand({
   positionals: {
     databases: {
       variadic: true,
+      isPath: true,
       description: "database files, name=file, directories of databases, or quoted globs",
     },
   },

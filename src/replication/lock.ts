@@ -39,6 +39,25 @@ export function acquireLock(folder: string, databasePath: string): HeldLock {
   };
 }
 
+/**
+ * Who holds the lock in `folder`, in the words of the lock file; null if nobody does. Makes nothing. Takes the lock for a
+ * moment if it is free.
+ */
+export function lockHolderIn(folder: string): string | null {
+  let fd: number;
+  try {
+    fd = openSync(join(folder, LOCK_FILE), constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    if (errnoOf(error) === "ENOENT") return null;
+    throw asDiskError(folder, error);
+  }
+  try {
+    return tryLockFile(fd) ? null : readFileSync(fd, "utf8").trim() || "another walsync";
+  } finally {
+    closeSync(fd);
+  }
+}
+
 // --- internal ---
 
 const LOCK_FILE = "lock";
@@ -68,9 +87,8 @@ function openLocked(folder: string, path: string, databasePath: string): number 
 }
 
 function heldByAnother(fd: number, databasePath: string): WalsyncError {
-  const holder = readFileSync(fd, "utf8").trim();
+  const found = readFileSync(fd, "utf8").trim() || "another walsync";
   closeSync(fd);
-  const found = holder === "" ? "another walsync" : holder;
   return new WalsyncError("E_LOCKED", `${databasePath}: expected to be its only watcher, found ${found}`, {
     hint: "Stop that process first. One process can watch any number of databases.",
   });

@@ -1,6 +1,6 @@
 /** Why SQLite could not open or use a database, in words that say what to do. */
 import { closeSync, openSync } from "node:fs";
-import { DESCRIPTORS_HINT, isOutOfDescriptors } from "../durable.ts";
+import { DESCRIPTORS_HINT, DESCRIPTORS_PER_DATABASE, isOutOfDescriptors } from "../durable.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 
 /** True if another connection holds the lock that was asked for. */
@@ -42,13 +42,11 @@ export function asDatabaseError(path: string, error: unknown): WalsyncError {
 
 // --- internal ---
 
-/** What one database needs: what was opened before the failure is closed again by now. */
-const DESCRIPTORS = 8;
-
+/** What was opened before the failure is closed again by now. */
 function hasDescriptorsLeft(): boolean {
   const opened: number[] = [];
   try {
-    for (let i = 0; i < DESCRIPTORS; i++) opened.push(openSync("/dev/null", "r"));
+    for (let i = 0; i < DESCRIPTORS_PER_DATABASE; i++) opened.push(openSync("/dev/null", "r"));
     return true;
   } catch (error) {
     return !isOutOfDescriptors(errnoOf(error));

@@ -299,12 +299,15 @@ describe("help", () => {
       "explain",
       "compact",
       "verify",
+      "doctor",
+      "completion",
     ]);
     for (const command of commands) {
       const help = (await succeed(command, "--help")).stdout;
       expect(help).toContain(`walsync ${command}`);
-      expect(help).toMatch(/^Flags:$/m);
-      if (command !== "status" && command !== "sync") expect(help).toMatch(/^ {2}walsync .* -b /m);
+      expect(help).toMatch(/^(Flags|Common flags):$/m);
+      if (!["status", "sync", "completion", "replicate"].includes(command))
+        expect(help).toMatch(/^ {2}walsync .* -b /m);
       expect(help.split("\n").every((line) => line.length <= 140)).toBe(true);
     }
   });

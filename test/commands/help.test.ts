@@ -21,6 +21,8 @@ interface ShownFlag {
 
 /** Commands that ask a running watch, and no destination. */
 const ASKS_A_WATCH = new Set(["status", "sync"]);
+/** Commands that need no destination. */
+const ASKS_NOBODY = new Set(["completion"]);
 
 interface Help {
   text: string;
@@ -96,7 +98,7 @@ describe.each(each)("help of $command", ({ command, text, usage, flags, examples
     const headings = [...text.matchAll(/^([A-Z][a-z ]+):$/gm)].map((match) => match[1] ?? "");
     expect(headings.filter((heading) => heading !== "Arguments")).toEqual([
       "Usage",
-      "Flags",
+      ...(command === "completion" ? [] : ["Flags"]),
       "Common flags",
       "Examples",
     ]);
@@ -121,6 +123,9 @@ describe.each(each)("help of $command", ({ command, text, usage, flags, examples
     const { status, stdout } = await walsync([command, "--", "--help"], { cwd: dir, env: { XDG_RUNTIME_DIR: dir } });
     // A path, though one of nothing: explain says so.
     if (command === "explain") expect(stdout).toMatch(/^--help +missing /m);
+    // The same for doctor, which fails because of it.
+    else if (command === "doctor")
+      expect([status, stdout]).toEqual([7, expect.stringMatching(/^FAIL .*--help +file /m)]);
     // A name, and nobody runs who could have it.
     else expect({ status, stdout }).toEqual({ status: ASKS_A_WATCH.has(command) ? 4 : 2, stdout: "" });
   });
@@ -143,7 +148,7 @@ describe.each(each)("help of $command", ({ command, text, usage, flags, examples
   });
 
   test("shows only flags that are understood, with a value where it says so", async () => {
-    expect(flags.length).toBeGreaterThan(5);
+    expect(flags.length).toBeGreaterThan(4);
     const notHelp = flags.filter(({ name }) => name !== "help");
     const refusals = await Promise.all(
       notHelp.flatMap(({ name, short, value }) =>
@@ -198,13 +203,25 @@ test.each<[string, Record<string, string>]>([
   [
     "watch",
     {
-      "wal-sync-interval": "1",
       "snapshot-interval": "3600",
+      "compact-interval": "0",
+      "retain-hourly": "24",
+      "retain-daily": "7",
+      "retain-weekly": "12",
+      "retain-monthly": "12",
+      "wal-sync-interval": "1",
+      "max-changes": "0",
+      "max-interval": "0",
+      "on-idle": "0",
       "checkpoint-interval": "60",
       "min-checkpoint-pages": "1000",
       "metrics-port": "16767",
+      "shutdown-timeout": "5",
     },
   ],
+  ["compact", { hourly: "24", daily: "7", weekly: "12", monthly: "12" }],
+  ["replicate", { interval: "5" }],
+  ["list", { region: "us-east-1" }],
   ["restore", { integrity: "quick" }],
 ])("the defaults of %s are those that were promised", (command, defaults) => {
   for (const [name, expected] of Object.entries(defaults)) {
@@ -213,13 +230,64 @@ test.each<[string, Record<string, string>]>([
   }
 });
 
+test.each<[string, string[]]>([
+  [
+    "watch",
+    [
+      "endpoint",
+      "compact-after-snapshot",
+      "on-startup",
+      "state-dir",
+      "max-outbox",
+      "no-metrics",
+      "enable-wal",
+      "restore-if-missing",
+    ],
+  ],
+  ["restore", ["output", "point-in-time", "force", "integrity"]],
+  ["compact", ["force"]],
+  ["verify", ["fix"]],
+  ["replicate", ["local", "interval"]],
+  ["explain", ["config"]],
+])("%s has the flags that were promised", (command, promised) => {
+  const names = helps.get(command)?.flags.map(({ name }) => name);
+  expect(promised.filter((name) => !names?.includes(name))).toEqual([]);
+});
+
+test("docs/COMMANDS.md and docs/CONFIG.md say what the help of the program says", () => {
+  const commandsDocument = readFileSync(resolve(import.meta.dir, "../../docs/COMMANDS.md"), "utf8");
+  const sections = new Map(commandsDocument.split(/^## walsync /m).map((part) => [part.split("\n")[0]!, part]));
+  for (const { command, usage, flags, examples } of each) {
+    const section = sections.get(command) ?? "";
+    expect(section).toContain(`\n${usage}\n`);
+    for (const example of examples) expect(section).toContain(`\n${example}\n`);
+    for (const { name, text } of flags) {
+      const row = commandsDocument
+        .split("\n")
+        .filter((line) => new RegExp(`^\\| \`(-\\w, )?--${name}[ \`]`).test(line));
+      expect([command, name, row.some((line) => line.replaceAll("\\|", "|").includes(` ${text} `))]).toEqual([
+        command,
+        name,
+        true,
+      ]);
+    }
+  }
+  const config = readFileSync(resolve(import.meta.dir, "../../docs/CONFIG.md"), "utf8");
+  const named = [...config.matchAll(/\| `--([a-z-]+)` +\|$/gm)].map((match) => match[1]!);
+  const known = helps.get("watch")?.flags.map(({ name }) => name);
+  expect(named.length).toBeGreaterThan(25);
+  expect(named.filter((name) => !known?.includes(name))).toEqual([]);
+});
+
 test("every command that prints a result has --json; every command reads the same destination flags", () => {
   for (const { command, flags } of each) {
     const names = flags.map(({ name }) => name);
-    const ofDestination = ASKS_A_WATCH.has(command) ? [] : ["bucket", "endpoint", "region"];
+    const asksNone = ASKS_A_WATCH.has(command) || ASKS_NOBODY.has(command);
+    // What replicate reads is its argument.
+    const ofDestination = asksNone ? [] : [...(command === "replicate" ? [] : ["bucket"]), "endpoint", "region"];
     for (const name of [...ofDestination, "quiet", "verbose", "log-format", "help"]) {
       expect([command, names.includes(name)]).toEqual([command, true]);
     }
-    if (command !== "watch") expect(names).toContain("json");
+    if (command !== "watch" && !ASKS_NOBODY.has(command)) expect(names).toContain("json");
   }
 });

@@ -1,6 +1,7 @@
 /** What the tests of this folder share: the compiled program in a folder of its own, and the laws of every refusal. */
 import { expect } from "bun:test";
-import { chmodSync, copyFileSync, lstatSync, readdirSync, readFileSync } from "node:fs";
+import { chmodSync, copyFileSync, lstatSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { openDestination } from "../../src/destination/open.ts";
 import { compiledBinary, type Finished } from "../support/binary.ts";
@@ -8,7 +9,7 @@ import type { Versitygw } from "../support/versitygw.ts";
 
 export interface RunOptions {
   cwd?: string;
-  /** All there is in the environment, beside PATH. */
+  /** All there is in the environment, beside PATH and a folder for control sockets. */
   env?: Record<string, string>;
   /** What the program is started by: `nobodyPrefix`. Default: nothing. */
   prefix?: readonly string[];
@@ -19,7 +20,7 @@ export async function walsync(args: readonly string[], options: RunOptions = {})
   const command = options.prefix === undefined ? [compiledBinary()] : [...options.prefix];
   const child = Bun.spawn([...command, ...args], {
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
-    env: { PATH: process.env.PATH ?? "", ...options.env },
+    env: { PATH: process.env.PATH ?? "", XDG_RUNTIME_DIR: RUNTIME, ...options.env },
     stdin: "ignore",
     stdout: "pipe",
     stderr: "pipe",
@@ -133,6 +134,10 @@ function contentOf(path: string): Buffer {
   const bytes = readFileSync(path);
   return path.endsWith("-shm") ? bytes.fill(0, READ_MARKS.start, READ_MARKS.end) : bytes;
 }
+
+/** Watches that others run on this machine are none of the tests' business. */
+const RUNTIME = mkdtempSync(join(tmpdir(), "walsync-runtime-"));
+process.on("exit", () => rmSync(RUNTIME, { recursive: true, force: true }));
 
 const README = readFileSync(resolve(import.meta.dir, "../../README.md"), "utf8");
 /** Bytes of the -shm: https://www.sqlite.org/walformat.html#the_wal_index_header */

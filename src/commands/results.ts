@@ -1,0 +1,185 @@
+/** What each command prints with --json: the tables behind docs/JSON.md. */
+import {
+  amount,
+  choice,
+  count,
+  flag,
+  list,
+  object,
+  orNull,
+  partial,
+  type ResultSchema,
+  text,
+  time,
+  txid,
+} from "../cli/result-schema.ts";
+import { camelCase, type SettingDef, type SettingTable } from "../config.ts";
+
+const name = text("name at the destination");
+
+export const SNAPSHOT_RESULT = object({ name, txid: txid("transaction that the snapshot is of") });
+
+export const RESTORE_RESULT = object({
+  name,
+  output: text("the file that was written"),
+  txid: txid("transaction that was restored"),
+  time: time("when it was captured"),
+  files: count("files that it was put together from"),
+  bytes: count("size of the database"),
+});
+
+export const LIST_RESULT = object({
+  databases: list(
+    object({
+      name,
+      layout: choice(["walsync", "litestream"], "how its files are named"),
+      txid: txid("newest restore point"),
+      snapshots: count("files with a whole database"),
+      increments: count("files with what changed"),
+      bytes: count("size of all files"),
+      oldest: orNull(time("first restore point; null if there is no snapshot")),
+      newest: time("last restore point"),
+    }),
+  ),
+});
+
+export const REPLICATE_RESULT = object({
+  name,
+  local: text("the copy"),
+  txid: txid("transaction that the copy is at"),
+  reason: choice(["current", "increments", "bootstrap"], "what was done"),
+  files: count("files that were read"),
+});
+
+export const STATUS_RESULT = object({
+  watches: list(
+    object({
+      pid: count("process id"),
+      version: text("of walsync"),
+      started_at: time("start of the process"),
+      destination: text("URL"),
+      databases: list(
+        object({
+          name,
+          path: text("the database file"),
+          state: choice(
+            ["live", "scanning", "waiting", "failed", "fenced", "closed"],
+            "failed and fenced: see error; waiting: for the destination or for the file; scanning: is read whole",
+          ),
+          txid: txid("newest transaction that is captured; 0 before the first"),
+          shipped_txid: txid("newest that the destination acknowledged; 0 before the first"),
+          lag_seconds: amount("age of the oldest file that is captured and not acknowledged"),
+          lag_transactions: count("transactions that wait"),
+          outbox_bytes: count("size of the files that wait"),
+          wal_bytes: count("size of the -wal file"),
+          shipped_at: orNull(time("when the destination last acknowledged a file; null if not since the start")),
+          error: orNull(text("what keeps it from being replicated")),
+        }),
+      ),
+    }),
+  ),
+});
+
+export const SYNC_RESULT = object({
+  databases: list(object({ name, txid: txid("captured, with --wait shipped, up to here") })),
+});
+
+export function explainResult(settings: SettingTable): ResultSchema {
+  return object({
+    config: orNull(text("the configuration file; null if there is none")),
+    destination: object({
+      url: text("where the files go"),
+      endpoint: orNull(text("server; null for a directory")),
+      region: orNull(text("null for a directory")),
+      credentials: orNull(text("how requests are signed, without the secret; null if there are none")),
+    }),
+    settings: partial(
+      Object.fromEntries(Object.entries(settings).map(([key, def]) => [camelCase(key), settingSchema(def)])),
+      "as the flags of watch are called; durations in milliseconds, sizes in bytes; absent if not set",
+    ),
+    databases: list(
+      object({
+        name,
+        path: text("the database file"),
+        journal_mode: choice(["wal", "not wal", "not SQLite", "missing"], "as its first bytes say"),
+        bytes: count("size of the file"),
+      }),
+    ),
+    risks: list(text("one sentence"), "what is risky about this configuration"),
+  });
+}
+
+export const COMPACT_RESULT = object({
+  deleted: flag("with --force: it was done; else it is what would be"),
+  databases: list(
+    object({
+      name,
+      snapshots: list(
+        object({
+          key: text("file at the destination"),
+          txid: txid("transaction that it is of"),
+          time: time("when it was taken"),
+          bytes: count("size of the file"),
+          keep: flag("it stays"),
+          reason: orNull(text("what it is kept for; null if it is not")),
+        }),
+      ),
+      increments: object({ kept: count("files"), deleted: count("files") }),
+      deleted: object({ files: count("snapshots and increments"), bytes: count("their size") }),
+    }),
+  ),
+});
+
+export const VERIFY_RESULT = object({
+  databases: list(
+    object({
+      name,
+      layout: choice(["walsync", "litestream"], "how its files are named"),
+      ok: flag("no finding is an error"),
+      files: count("files that were looked at"),
+      bytes: count("their size"),
+      points: count("restore points"),
+      proven: count("restore points whose state was proven; 0 with --quick"),
+      findings: list(
+        object({
+          key: text("the file, or the name if it is about all of them"),
+          code: text("stable, such as chain-gap"),
+          message: text("for people"),
+          severity: choice(["error", "warning", "note"], "error: exit status 5"),
+        }),
+      ),
+    }),
+  ),
+});
+
+export const DOCTOR_RESULT = object({
+  checks: list(
+    object({
+      subject: text("host, the path of a database, or the URL of a destination"),
+      check: text("what was checked"),
+      result: choice(
+        ["ok", "warning", "failed", "skipped"],
+        "failed: exit status 7, or 3 if only the destination is concerned",
+      ),
+      message: text("what was found"),
+      hint: orNull(text("what to do; null if it is in order")),
+    }),
+  ),
+});
+
+// --- internal ---
+
+function settingSchema(def: SettingDef): ResultSchema {
+  switch (def.type) {
+    case "boolean":
+      return flag(def.description);
+    case "durations":
+      return list(count(""), def.description);
+    case "choice":
+      return choice(def.choices, def.description);
+    case "string":
+      return text(def.description);
+    default:
+      return count(def.description);
+  }
+}
