@@ -49,8 +49,6 @@ export function measureEncoding(path: string): EncodeSpeeds {
   }
 }
 
-if (import.meta.main) console.log(JSON.stringify(measureEncoding(process.argv[2]!)));
-
 // --- internal ---
 
 const HELD_PAGES = 4096;
@@ -127,3 +125,6 @@ function copy(): number {
   for (let i = 0; i < COPIES; i++) copyTarget.set(copySource);
   return COPIES * COPY_BYTES;
 }
+
+// Last: everything above must be there when it runs.
+if (import.meta.main) console.log(JSON.stringify(measureEncoding(process.argv[2]!)));
