@@ -1,6 +1,6 @@
 /**
  * Compiles src/main.ts into one executable: `bun build.ts [OUTFILE] [JIT_POLICY]`, by default dist/walsync. Works from any
- * directory. The arguments are for scripts/bench.ts, which compares policies.
+ * directory. scripts/bench.ts compares policies, and compiles a program of its own.
  */
 import { rmSync } from "node:fs";
 import { join } from "node:path";
@@ -14,33 +14,51 @@ import packageJson from "../package.json" with { type: "json" };
 const JIT_POLICY = 1000;
 
 const root = join(import.meta.dir, "..");
-const outfile = process.argv[2] ?? join(root, "dist", "walsync");
-const jitPolicy = process.argv[3] ?? String(JIT_POLICY);
 
-const build = Bun.spawnSync(
-  [
-    process.execPath,
-    "build",
-    "--compile",
-    "--minify",
-    "--bytecode",
-    "--format=esm",
-    // A bug's stack trace names source lines. 50 KB in the executable, read only when a stack is printed.
-    "--sourcemap=inline",
-    `--compile-jit-policy=${jitPolicy}`,
-    // A .env or bunfig.toml in the directory where walsync happens to run is none of its business.
-    "--no-compile-autoload-dotenv",
-    "--no-compile-autoload-bunfig",
-    `--define=WALSYNC_VERSION=${JSON.stringify(packageJson.version)}`,
-    `--define=WALSYNC_COMMIT=${JSON.stringify(currentCommit())}`,
-    `--outfile=${outfile}`,
-    join("src", "main.ts"),
-  ],
-  { cwd: root, stdin: "ignore", stdout: "inherit", stderr: "inherit" },
-);
-// Bun leaves a second copy of the source map beside the executable.
-rmSync(`${outfile}.map`, { force: true });
-process.exit(build.exitCode);
+export interface CompileOptions {
+  /** The program's first module; by default that of walsync. */
+  entry?: string;
+  /** Where the executable goes; by default dist/walsync. */
+  outfile?: string | undefined;
+  jitPolicy?: number | undefined;
+}
+
+/** Compiles a program as walsync is compiled; returns the compiler's exit status. */
+export function compile({ entry, outfile, jitPolicy }: CompileOptions = {}): number {
+  const target = outfile ?? join(root, "dist", "walsync");
+  const build = Bun.spawnSync(
+    [
+      process.execPath,
+      "build",
+      "--compile",
+      "--minify",
+      "--bytecode",
+      "--format=esm",
+      // A bug's stack trace names source lines. 50 KB in the executable, read only when a stack is printed.
+      "--sourcemap=inline",
+      `--compile-jit-policy=${jitPolicy ?? JIT_POLICY}`,
+      // A .env or bunfig.toml in the directory where walsync happens to run is none of its business.
+      "--no-compile-autoload-dotenv",
+      "--no-compile-autoload-bunfig",
+      `--define=WALSYNC_VERSION=${JSON.stringify(packageJson.version)}`,
+      `--define=WALSYNC_COMMIT=${JSON.stringify(currentCommit())}`,
+      `--outfile=${target}`,
+      entry ?? join("src", "main.ts"),
+    ],
+    // What the compiler says is no result of whoever compiles.
+    { cwd: root, stdin: "ignore", stdout: 2, stderr: "inherit" },
+  );
+  // Bun leaves a second copy of the source map beside the executable.
+  rmSync(`${target}.map`, { force: true });
+  return build.exitCode;
+}
+
+if (import.meta.main) {
+  const [, , outfile, jitPolicy] = process.argv;
+  process.exit(compile({ outfile, jitPolicy: jitPolicy === undefined ? undefined : Number(jitPolicy) }));
+}
+
+// --- internal ---
 
 /** Short hash of the checked-out commit, with "-dirty" behind it if files were changed since; "unknown" outside git. */
 function currentCommit(): string {

@@ -9,6 +9,10 @@ import { requireTool } from "./tools.ts";
 
 export interface Versitygw {
   endpoint: string;
+  /** Where the objects are, as files: bucket/key. */
+  dataFolder: string;
+  /** One line for each request, if asked for. */
+  accessLog: string | null;
   region: string;
   accessKeyId: string;
   secretAccessKey: string;
@@ -25,8 +29,13 @@ export interface Versitygw {
 
 const READY_WITHIN_MS = 15_000;
 
+export interface VersitygwOptions {
+  /** Write an access log, for counting requests. */
+  logsAccess?: boolean;
+}
+
 /** Null if versitygw is not installed (see `requireTool`). */
-export async function startVersitygw(): Promise<Versitygw | null> {
+export async function startVersitygw(options: VersitygwOptions = {}): Promise<Versitygw | null> {
   const program = requireTool("versitygw");
   if (program === null) return null;
   const folder = mkdtempSync(join(tmpdir(), "walsync-s3-"));
@@ -35,6 +44,7 @@ export async function startVersitygw(): Promise<Versitygw | null> {
   const sidecarFolder = join(folder, "sidecar");
   mkdirSync(dataFolder);
   mkdirSync(sidecarFolder);
+  const accessLog = options.logsAccess === true ? join(folder, "access.log") : null;
   const accessKeyId = `test${randomBytes(8).toString("hex")}`;
   const secretAccessKey = randomBytes(20).toString("hex");
   const port = freePort();
@@ -50,6 +60,7 @@ export async function startVersitygw(): Promise<Versitygw | null> {
         program,
         "--quiet",
         "--keep-alive",
+        ...(accessLog === null ? [] : ["--access-log", accessLog]),
         "--port",
         `127.0.0.1:${port}`,
         "posix",
@@ -103,6 +114,8 @@ export async function startVersitygw(): Promise<Versitygw | null> {
   await start();
   return {
     endpoint,
+    dataFolder,
+    accessLog,
     region: "us-east-1",
     accessKeyId,
     secretAccessKey,
