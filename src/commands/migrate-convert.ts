@@ -39,7 +39,8 @@ export async function migrateConvert(
     const { from, layout, txid, points, copied, existing, bytes } = report;
     const skipped = report.skipped.map(({ file, reason }) => ({ key: file.key, reason }));
     if (json) {
-      printJson({ name, from, to: target.url, as, layout, txid, points, files: { copied, existing }, bytes, skipped });
+      const files = { copied, existing };
+      printJson({ converted: { name, from, to: target.url, as, layout, txid, points, files, bytes, skipped } });
       return;
     }
     for (const { key, reason } of skipped) logEvent("info", "file is not copied", { key, reason });

@@ -2,6 +2,7 @@
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { WalsyncError } from "../errors.ts";
 import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { MIGRATE_RESULT } from "./results.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 
@@ -23,6 +24,7 @@ export default defineWalsyncCommand({
     ...PLACE_FLAGS,
     json: { type: "boolean", description: "print the result as JSON" },
   },
+  result: MIGRATE_RESULT,
   examples: [
     ["walsync migrate /etc/litestream.yml -o walsync.toml", "The same databases, destination and intervals"],
     [

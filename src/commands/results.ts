@@ -109,6 +109,51 @@ export function explainResult(settings: SettingTable): ResultSchema {
   });
 }
 
+export const MIGRATE_RESULT = partial({
+  files: list(
+    object({
+      path: orNull(text("the walsync.toml that was written; null without -o")),
+      toml: text("what is in it"),
+      command: text("how its process is started"),
+      destination: text("s3.bucket of it"),
+      databases: count("[[databases]] entries"),
+    }),
+    "of a litestream.yml: one for each destination",
+  ),
+  notes: list(
+    object({
+      line: count("of litestream.yml"),
+      key: text("dotted: dbs[0].replica.part-size"),
+      kind: choice(["unsupported", "action", "different"], "action: something is to be done by hand"),
+      message: text("what, and why"),
+    }),
+    "what has no counterpart",
+  ),
+  converted: object(
+    {
+      name,
+      from: choice(["walsync", "litestream"], "layout of the source"),
+      to: text("URL of the destination of the copy"),
+      as: text("name of the copy"),
+      layout: choice(["walsync", "litestream"], "of the copy"),
+      txid: txid("newest transaction"),
+      points: count("restore points, all verified"),
+      files: object({ copied: count("files that were sent"), existing: count("files that were there already") }),
+      bytes: count("size of all of them"),
+      skipped: list(
+        object({
+          key: text("file of the source"),
+          reason: choice(
+            ["unreachable", "superseded", "same-range"],
+            "unreachable: no restore point needs it; superseded and same-range: another file does the same",
+          ),
+        }),
+      ),
+    },
+    "with --convert",
+  ),
+});
+
 export const COMPACT_RESULT = object({
   deleted: flag("with --force: it was done; else it is what would be"),
   databases: list(

@@ -4,6 +4,8 @@ import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { MIGRATE_RESULT } from "../../src/commands/results.ts";
+import { schemaFaults } from "../support/json-schema.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectHidden, expectOneError, succeed, treeOf, walsync } from "./run.ts";
 
@@ -82,6 +84,7 @@ describe("litestream.yml with one destination", () => {
     const { stdout, stderr } = await succeed(["migrate", "one.yml", "--json"], { cwd: dir });
     expect(stderr).toBe("");
     expectHidden(stdout, [SECRET]);
+    expect(schemaFaults(MIGRATE_RESULT, JSON.parse(stdout))).toEqual([]);
     const { files, notes } = JSON.parse(stdout);
     expect(files).toEqual([
       {

@@ -6,6 +6,7 @@ import { mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { readChain } from "../../src/chain/chain.ts";
 import { restorePoints } from "../../src/chain/plan.ts";
+import { MIGRATE_RESULT } from "../../src/commands/results.ts";
 import type { Destination } from "../../src/destination/destination.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { verifyDatabase } from "../../src/upkeep/verify.ts";
@@ -13,6 +14,7 @@ import { succeed, walsync } from "../commands/run.ts";
 import { Host } from "../replication/host.ts";
 import { compiledBinary } from "../support/binary.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
+import { schemaFaults } from "../support/json-schema.ts";
 import { Litestream } from "../support/litestream.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
@@ -51,7 +53,9 @@ function convertArgs(from: SharedReplica, to: SharedReplica): string[] {
 
 async function convert(from: SharedReplica, to: SharedReplica, env: Record<string, string> = {}): Promise<Converted> {
   const { stdout } = await succeed(convertArgs(from, to), { env: { ...from.env, ...env } });
-  return JSON.parse(stdout) as Converted;
+  const printed: unknown = JSON.parse(stdout);
+  expect(schemaFaults(MIGRATE_RESULT, printed)).toEqual([]);
+  return (printed as { converted: Converted }).converted;
 }
 
 /** Key, size and version of everything there. */
