@@ -26,15 +26,22 @@ export async function migrateConvert(
   requireName(as);
   const folder = makeTempFolder();
   let shown: ReturnType<typeof progress> | undefined;
+  let label = "";
+  const show = (of: string) => (done: number, total: number) => {
+    if (label !== of) {
+      shown?.end();
+      shown = progress(of, total);
+      label = of;
+    }
+    shown?.update(done);
+  };
   try {
     const report = await convertReplica(source, name, target, {
       name: as,
       folder,
       signal,
-      onProgress: (done, total) => {
-        shown ??= progress(`convert ${name}`, total);
-        shown.update(done);
-      },
+      onProgress: show(`convert ${name}`),
+      onProof: show(`verify ${as}`),
     });
     const { from, layout, txid, points, copied, existing, bytes } = report;
     const skipped = report.skipped.map(({ file, reason }) => ({ key: file.key, reason }));

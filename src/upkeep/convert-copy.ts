@@ -21,6 +21,8 @@ export interface CopyOptions {
   signal: AbortSignal;
   /** Bytes of the source. */
   onProgress?: ((done: number, total: number) => void) | undefined;
+  /** Bytes of the copy, when it is read again at the end. */
+  onProof?: ((done: number, total: number) => void) | undefined;
 }
 
 export class ReplicaCopy {

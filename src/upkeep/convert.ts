@@ -104,9 +104,9 @@ async function proveCopy(
   target: Destination,
   rules: LayoutRules,
   { entries }: ReplicaCopy,
-  { name, signal }: CopyOptions,
+  { name, signal, onProof }: CopyOptions,
 ): Promise<void> {
-  const { findings } = await verifyDatabase(target, name, { quick: false, signal });
+  const { findings } = await verifyDatabase(target, name, { quick: false, signal, onProgress: onProof });
   const fault = findings.find(({ severity }) => severity === "error");
   if (fault !== undefined) throw notProven(fault.key, fault.message);
   // Elsewhere it was compared just now, with metadata or with the manifest.

@@ -166,6 +166,21 @@ describe.skipIf(server === null)("on a bucket", () => {
     expect(txid).toBe(2);
   });
 
+  test("migrate copies what the watch shipped into the other layout", async () => {
+    const to = "s3://every-command/converted";
+    const { converted } = await resultOf<{ converted: object }>("migrate", "--convert", "app", ...place, "--to", to);
+    expect(converted).toMatchObject({
+      from: "walsync",
+      layout: "litestream",
+      txid: 4,
+      points: 4,
+      files: { existing: 0 },
+    });
+    const output = join(dir, "out", "converted.db");
+    await run("restore", "app", "-o", output, "-b", to, ...access.flags);
+    expect(differingPages(contentOf(path), contentOf(output))).toEqual([]);
+  });
+
   test("completion needs no bucket", async () => {
     const { stdout } = await run("completion", "bash");
     for (const name of Object.keys(app.commands)) expect(stdout).toContain(`    ${name})\n`);
