@@ -41,10 +41,6 @@ export default defineWalsyncCommand({
       "A look a minute, which costs one request; how far behind it is at http://127.0.0.1:16768/metrics",
     ],
     ["walsync replicate s3://backups/prod/app --local copy.db --once --json", "Once, for example from cron"],
-    [
-      "sqlite3 -readonly -cmd '.timeout 5000' copy.db 'select count(*) from item'",
-      "A reader: it waits for the moment in which the copy is changed",
-    ],
   ],
   result: REPLICATE_RESULT,
   async run({ flags, positionals, env, signal }) {

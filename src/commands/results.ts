@@ -47,6 +47,7 @@ export const REPLICATE_RESULT = object({
   name,
   local: text("the copy"),
   txid: txid("transaction that the copy is at"),
+  time: time("when that was captured"),
   reason: choice(["current", "increments", "bootstrap"], "what was done"),
   files: count("files that were read"),
 });

@@ -104,7 +104,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
         continue;
       }
       // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
-      const unsafe = round > 0 && (open.restsAtZero || plan.kind === "restarted");
+      const unsafe = open.pinMoved && (open.restsAtZero || plan.kind === "restarted");
       const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, backlogIntervalMs(state.outbox.files.length));
       const isLong = uncapturedFrames(plan, position, head) >= policy.checkpoint.fenceFrames;
       if (nowMs < dueMs && !unsafe && !isLong && !force && !open.mustYield(nowMs)) {
@@ -117,10 +117,12 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
         captured.push(outcome);
         open.framesSinceSnapshot += outcome.frames;
       }
+      open.pinMoved = false;
       open.lastCaptureMs = nowMs;
       open.lookStep = 0;
       continue;
     }
+    open.pinMoved = false;
     // Everything is captured, so what the WAL index counts is known here; after a start it was not.
     position.captured.changeCount ??= head.changeCount;
     // A snapshot reads what is pinned now; and at the end only the capture counts.

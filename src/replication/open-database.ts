@@ -50,6 +50,8 @@ export class OpenDatabase {
   yieldedAtMs: number | null = null;
   /** The pin was let go since the last look, which has yet to prove that nothing was lost. */
   yieldAwaitsProof = false;
+  /** The pin was moved since everything was captured: what was committed in between may not be readable for long. */
+  pinMoved = false;
   /** The name of the database file may have changed hands. */
   checkFile = false;
   /** The database is being read: the pin must stay where it is. */
@@ -113,6 +115,7 @@ export class OpenDatabase {
   /** The hop: for microseconds the WAL is free. The next look proves that nothing was lost. */
   movePin(): void {
     this.database.repin();
+    this.pinMoved = true;
     this.notePin();
   }
 
@@ -149,6 +152,7 @@ export class OpenDatabase {
   takePinBack(): void {
     this.yieldedAtMs = null;
     this.database.pin();
+    this.pinMoved = true;
     this.notePin();
   }
 

@@ -1,12 +1,16 @@
 /**
- * An application with a database, as a process of its own: `bun application.ts DB PAGE_SIZE SEED SECONDS`. Inserts,
- * updates, deletes, large blobs, schema changes and VACUUM, with SQLite's default autocheckpoint. Prints its tables as
- * JSON when it is done.
+ * An application with a database, as a process of its own: `bun application.ts DB PAGE_SIZE SEED`. Inserts, updates,
+ * deletes, large blobs, schema changes and VACUUM, with SQLite's default autocheckpoint. At SIGTERM it prints its tables as
+ * JSON and ends; after a minute it does so by itself.
  */
 import { Database } from "bun:sqlite";
 
-const [path, pageSize, seedText, seconds] = process.argv.slice(2);
-if (path === undefined || seconds === undefined) throw new Error("usage: application.ts DB PAGE_SIZE SEED SECONDS");
+const [path, pageSize, seedText] = process.argv.slice(2);
+if (path === undefined || seedText === undefined) throw new Error("usage: application.ts DB PAGE_SIZE SEED");
+let endMs = Date.now() + 60_000;
+process.on("SIGTERM", () => {
+  endMs = 0;
+});
 
 const database = new Database(path);
 database.run(`pragma page_size = ${pageSize}`);
@@ -39,14 +43,13 @@ const actions: [weight: number, action: () => void][] = [
 ];
 const total = actions.reduce((sum, [weight]) => sum + weight, 0);
 
-const endMs = Date.now() + Number(seconds) * 1000;
 let commits = 0;
 while (Date.now() < endMs) {
   let pick = random(total);
   const [, action] = actions.find(([weight]) => (pick -= weight) < 0)!;
   action();
   commits++;
-  if (random(3) === 0) await Bun.sleep(random(8));
+  await Bun.sleep(random(40));
 }
 database.close();
 console.log(JSON.stringify({ commits, tables: [...tables].sort() }));

@@ -44,7 +44,7 @@ test("an application that truncates its WAL keeps its pace, and every checkpoint
 test.each([0, 1000])(
   "the WAL stays bounded under a constant load with autocheckpoint %d",
   async (autocheckpoint) => {
-    const minPages = 100;
+    const minPages = 60;
     const app = { ...SCENE.app, seconds: 4, autocheckpoint, pace: { pauseMs: 2 } };
     const watched = await watch({ ...SCENE, app, flags: ["--min-checkpoint-pages", String(minPages)] });
     // Each transaction writes a page at least, so an unbounded WAL would hold as many.

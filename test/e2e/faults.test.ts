@@ -1,7 +1,7 @@
 // Goal: whatever the network and the service do to requests, nothing is lost, nothing is rewritten, nobody is stormed, and
 // memory stays where it is. The compiled program talks to a real S3 server through a proxy that fails.
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
-import { mkdirSync, readFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import type { Destination } from "../../src/destination/destination.ts";
 import { parseKey } from "../../src/destination/layout.ts";
@@ -54,7 +54,7 @@ describe.skipIf(server === null)(`faults between walsync and its bucket, seed ${
     const program = [process.execPath, join(import.meta.dir, "ledger.ts"), path, String(seed % 1000)];
     const writer = Bun.spawn(program, { stdin: "ignore", stdout: "ignore", stderr: "inherit" });
     children.push(writer);
-    await Bun.sleep(300);
+    while (!existsSync(`${path}-wal`)) await Bun.sleep(20);
     const args = ["watch", path, "-b", "s3://faults/prod", "--endpoint", proxy.endpoint, "--no-metrics"];
     args.push("--wal-sync-interval", "0.1", "--snapshot-interval", "2", "--shutdown-timeout", "40");
     const watcher = Bun.spawn([compiledBinary(), ...args], { env, stdin: "ignore", stdout: "ignore", stderr: "pipe" });
