@@ -121,13 +121,13 @@ export const WATCH_FLAGS = {
   "max-lag": {
     type: "duration",
     default: "300",
-    description: "age of a transaction that is not shipped at which /healthz fails and an alert is due; 0 never",
+    description: "age of what is not shipped at which /healthz fails and an alert is due; 0 never",
   },
   "webhook-url": {
     type: "string",
     env: "WALSYNC_WEBHOOK_URL",
     placeholder: "URL",
-    description: "where alerts are posted as JSON; others on this host see flags, so rather use the environment",
+    description: "where alerts are posted as JSON; a secret one goes into the environment",
   },
   "webhook-authorization": {
     type: "string",

@@ -297,6 +297,7 @@ describe("help", () => {
       "status",
       "sync",
       "explain",
+      "migrate",
       "compact",
       "verify",
       "doctor",

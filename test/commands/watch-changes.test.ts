@@ -312,7 +312,7 @@ describe("a database below a glob", () => {
     await place.has("a", "b");
     expect(place.lines(/database refused.*E_USAGE.*hint/)).toHaveLength(1);
     await place.sync("b");
-    expect(await metrics()).toContain('walsync_files_shipped_total{database="b",kind="snapshot"} 1');
+    expect(await metrics()).toContain('walsync_shipped_files_total{database="b",kind="snapshot"} 1');
     place.remove("data/b.db");
     await place.has("a");
     expect(await metrics()).not.toContain('database="b"');

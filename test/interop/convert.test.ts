@@ -212,7 +212,8 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
     const left = await objectsOf(copy);
     const report = await convert(source, copy, env);
     expect(left.length).toBeGreaterThan(0);
-    expect(report.files.existing).toBe(left.length);
+    // What was on its way to a server when the kill came may have arrived since.
+    expect(report.files.existing).toBeGreaterThanOrEqual(left.length);
     expect(report.files.copied).toBeGreaterThan(0);
     const finished = await objectsOf(copy);
     expect(finished).toHaveLength(report.files.existing + report.files.copied);
