@@ -29,7 +29,8 @@ export class ReplicaFile {
     }
     try {
       this.#connection = new Database(path, { readwrite: true, create: false });
-      this.#connection.run("PRAGMA cache_size=0");
+      // Not even the schema yet: others may hold the lock.
+      this.#connection.run(`PRAGMA busy_timeout=${READ_WITHIN_MS}`);
     } catch (error) {
       closeSync(this.fd);
       throw unusable(path, error);
@@ -48,6 +49,7 @@ export class ReplicaFile {
   read(): CopyHeader {
     try {
       this.#connection.run(`PRAGMA busy_timeout=${READ_WITHIN_MS}`);
+      this.#connection.run("PRAGMA cache_size=0");
       this.#connection.run("BEGIN");
       this.#connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
       return this.#header();
@@ -151,7 +153,9 @@ function locked(path: string, waitMs: number, cause: unknown): WalsyncError {
   });
 }
 
+/** What no retry heals, or E_DISK: a disk that is full or fails may be whole again at the next look. */
 function unusable(path: string, cause: unknown): WalsyncError {
+  if (!/^SQLITE_(NOTADB|CORRUPT)/.test(errnoOf(cause) ?? "")) return asDiskError(path, cause);
   return new WalsyncError("E_DATABASE", `${path}: expected the local copy, found what SQLite cannot use`, {
     hint: "Move it away: the next run makes it anew.",
     cause,

@@ -208,8 +208,9 @@ test("a copy that somebody wrote to ends it with exit status 2, and stays", asyn
   const writer = new Database(join(place, "copy.db"));
   writer.run("pragma busy_timeout = 5000");
   writer.run("create table mine (body)");
+  const log = await new Response(child.stderr).text();
+  expect(log).toMatch(/E_OUTPUT_EXISTS .*somebody wrote to it/);
   expect(await child.exited).toBe(2);
-  expect(await new Response(child.stderr).text()).toMatch(/E_OUTPUT_EXISTS .*somebody wrote to it/);
   expect(writer.query("select count(*) from mine").values()).toEqual([[0]]);
   writer.close();
   source.close();

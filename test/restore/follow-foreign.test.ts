@@ -80,6 +80,20 @@ describe("a copy that is one no longer", () => {
     expect(readFileSync(local).equals(precious)).toBe(true);
   });
 
+  test("what is no database any longer is told as such, and stays", async () => {
+    const { local, follower } = await makePair();
+    const one = follower();
+    await one.step(signal);
+    one.close();
+    writeFileSync(
+      local,
+      "somebody else's words, more of them than a header has bytes, so many that SQLite reads on".repeat(9),
+    );
+    const content = readFileSync(local);
+    await expect(follower().step(signal)).rejects.toMatchObject({ code: "E_DATABASE" });
+    expect(readFileSync(local).equals(content)).toBe(true);
+  });
+
   test("replaced while it is followed", async () => {
     const { host, local, follower } = await makePair();
     const one = follower();

@@ -111,6 +111,27 @@ describe("a reader in another process", () => {
     expectState(local, host.content());
   }, 40_000);
 
+  test("that undoes what a crash left holds the copy for a moment: a process that starts then waits, and goes on", async () => {
+    const { host, local, follower } = await makePair();
+    const one = follower();
+    await one.step(signal);
+    one.close();
+    await change(host, 0);
+    // The lock that undoing takes.
+    const script = `
+      const { Database } = require("bun:sqlite");
+      const database = new Database(process.argv[1]);
+      database.run("begin exclusive");
+      console.log("locked");
+      await Bun.sleep(500);
+      database.run("rollback");`;
+    const other = Bun.spawn([process.execPath, "-e", script, local], { stdout: "pipe", stderr: "inherit" });
+    await other.stdout.getReader().read();
+    expect(await follower().step(signal)).toMatchObject({ kind: "increments" });
+    expect(await other.exited).toBe(0);
+    expectState(local, host.content());
+  }, 30_000);
+
   test("a stop does not wait for readers", async () => {
     const { host, local, follower } = await makePair();
     const one = follower();
