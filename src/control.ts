@@ -23,6 +23,8 @@ export interface DatabaseReport {
   wal_bytes: number;
   /** When the destination last acknowledged a file, ISO 8601; null if not since the start. */
   shipped_at: string | null;
+  /** Increments that the destination acknowledged since the start of the process. */
+  shipped_increments: number;
   /** What keeps it from being replicated, or null. */
   error: string | null;
 }

@@ -6,11 +6,11 @@ import { configSchema } from "../config-reference.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
 import { hostOf } from "../replication/webhook.ts";
 import { readFileHeader } from "../sqlite/file-header.ts";
-import type { RequestRates } from "../upkeep/cost.ts";
+import { type CostEstimates, estimateCosts, type MonthlyCost } from "./explain-cost.ts";
 import { explainResult } from "./results.ts";
 import { alertPolicyOf } from "./watch-alerts.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
-import { carePolicyOf, replicationPolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
+import { carePolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
 
 const { bucket, ...SHOWN_SETTINGS } = WATCH_FLAGS;
 
@@ -57,6 +57,7 @@ export default defineWalsyncCommand({
       destination,
       settings,
       databases,
+      costs: await estimateCosts(databases, settings, env),
       risks: risksOf(settings, databases, destination),
     };
     if (flags.json) printJson(toJson(explained));
@@ -64,11 +65,14 @@ export default defineWalsyncCommand({
   },
 });
 
+const EVERY_MINUTE_MS = 60_000;
+
 interface Explained {
   config: string | null;
   destination: ExplainedDestination;
   settings: WatchSettings;
   databases: ExplainedDatabase[];
+  costs: CostEstimates;
   risks: string[];
 }
 
@@ -87,8 +91,6 @@ interface ExplainedDatabase {
   bytes: number;
   settings: WatchSettings;
 }
-
-const EVERY_MINUTE_MS = 60_000;
 
 async function describeDestination(
   settings: WatchSettings,
@@ -193,26 +195,6 @@ function alertsText(settings: WatchSettings): string {
   return `${settings.webhookEvents} to ${webhook}${lag}`;
 }
 
-async function estimatesOf({ databases, settings }: Explained): Promise<{ busy: RequestRates; minute: RequestRates }> {
-  const { estimateRequests } = await import("../upkeep/cost.ts");
-  const sum = (commitIntervalMs: number): RequestRates => {
-    const total = { writes: 0, reads: 0, dollars: 0 };
-    for (const own of databases.length > 0 ? databases.map((database) => database.settings) : [settings]) {
-      const { syncIntervalMs, snapshot } = replicationPolicyOf(own);
-      const mergeWindowsMs = own.merge;
-      const { writes, reads, dollars } = estimateRequests(
-        { syncIntervalMs, snapshotIntervalMs: snapshot.intervalMs, mergeWindowsMs },
-        commitIntervalMs,
-      );
-      total.writes += writes;
-      total.reads += reads;
-      total.dollars += dollars;
-    }
-    return total;
-  };
-  return { busy: sum(1000), minute: sum(EVERY_MINUTE_MS) };
-}
-
 async function printAll(explained: Explained): Promise<void> {
   const { PRICES } = await import("../upkeep/cost.ts");
   const { config, destination, settings, databases, risks } = explained;
@@ -262,22 +244,25 @@ async function printAll(explained: Explained): Promise<void> {
     const rows = databases.map(({ name, path, journalMode, bytes }) => [name, journalMode, formatBytes(bytes), path]);
     print(table([["NAME", "JOURNAL MODE", "SIZE", "PATH"], ...rows], [2]));
   }
-  const { busy, minute } = await estimatesOf(explained);
-  const count =
-    databases.length === 0 ? "one database" : databases.length === 1 ? "1 database" : `${databases.length} databases`;
-  const row = (label: string, rates: RequestRates) => [
-    label,
-    String(rates.writes),
-    String(rates.reads),
-    `$${rates.dollars.toFixed(2)}`,
+  const { busy, minute, measured } = explained.costs;
+  const rows: [label: string, cost: MonthlyCost][] = [
+    [`${countOf(busy)} that commit every second`, busy],
+    [`${countOf(minute)} that commit every minute`, minute],
   ];
+  if (measured !== null) {
+    rows.push([`${countOf(measured)} as measured for ${formatDuration(measured.seconds * 1000)}`, measured]);
+  }
   print();
   print(
     table(
       [
         ["REQUESTS A MONTH", "PUT, LIST", "GET", "COST"],
-        row(`${count} that commit every second`, busy),
-        row(`${count} that commit every minute`, minute),
+        ...rows.map(([label, { writes, reads, dollars }]) => [
+          label,
+          String(writes),
+          String(reads),
+          `$${dollars.toFixed(2)}`,
+        ]),
       ],
       [1, 2, 3],
     ),
@@ -288,7 +273,11 @@ async function printAll(explained: Explained): Promise<void> {
   for (const risk of risks) print(`risk: ${risk}`);
 }
 
-function toJson({ config, destination, settings, databases, risks }: Explained) {
+function countOf({ databases }: MonthlyCost): string {
+  return databases === 1 ? "1 database" : `${databases} databases`;
+}
+
+function toJson({ config, destination, settings, databases, costs, risks }: Explained) {
   const values: Readonly<Record<string, unknown>> = { ...settings };
   const shown = Object.keys(SHOWN_SETTINGS).map((name) => camelCase(name));
   return {
@@ -305,6 +294,7 @@ function toJson({ config, destination, settings, databases, risks }: Explained) 
       journal_mode: journalMode,
       bytes,
     })),
+    monthly_costs: costs,
     risks,
   };
 }

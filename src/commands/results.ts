@@ -64,8 +64,8 @@ export const STATUS_RESULT = object({
           name,
           path: text("the database file"),
           state: choice(
-            ["live", "scanning", "waiting", "failed", "fenced", "closed"],
-            "failed and fenced: see error; waiting: for the destination or for the file; scanning: is read whole",
+            ["live", "scanning", "waiting", "failed", "vanished", "fenced", "closed"],
+            "failed and fenced: see error; waiting: for the destination or for the file; scanning: is read whole; vanished: the file is gone, and the rest is shipped",
           ),
           txid: txid("newest transaction that is captured; 0 before the first"),
           shipped_txid: txid("newest that the destination acknowledged; 0 before the first"),
@@ -74,6 +74,7 @@ export const STATUS_RESULT = object({
           outbox_bytes: count("size of the files that wait"),
           wal_bytes: count("size of the -wal file"),
           shipped_at: orNull(time("when the destination last acknowledged a file; null if not since the start")),
+          shipped_increments: count("increments that were acknowledged since the start"),
           error: orNull(text("what keeps it from being replicated")),
         }),
       ),
@@ -84,6 +85,13 @@ export const STATUS_RESULT = object({
 export const SYNC_RESULT = object({
   databases: list(object({ name, txid: txid("captured, with --wait shipped, up to here") })),
 });
+
+const MONTHLY_COST = {
+  databases: count("that it is about"),
+  writes: count("PUT and LIST requests"),
+  reads: count("GET requests"),
+  dollars: amount("without storage"),
+};
 
 export function explainResult(settings: SettingTable): ResultSchema {
   return object({
@@ -106,6 +114,11 @@ export function explainResult(settings: SettingTable): ResultSchema {
         bytes: count("size of the file"),
       }),
     ),
+    monthly_costs: object({
+      busy: object(MONTHLY_COST),
+      minute: object(MONTHLY_COST),
+      measured: orNull(object({ ...MONTHLY_COST, seconds: count("for which the running watches measured") })),
+    }),
     risks: list(text("one sentence"), "what is risky about this configuration"),
   });
 }

@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { type DatabaseReport, requireOwnFolder, type WatchReport } from "../control.ts";
 import { asDiskError, makePrivateFolder } from "../durable.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
+import { filesShipped } from "./metrics.ts";
 import type { Replicator } from "./replicator.ts";
 
 export interface ControlServer {
@@ -95,6 +96,7 @@ function describe(replicator: Replicator): DatabaseReport {
     outbox_bytes: status?.waitingBytes ?? 0,
     wal_bytes: status?.walBytes ?? 0,
     shipped_at: replicator.shippedAtMs === null ? null : new Date(replicator.shippedAtMs).toISOString(),
+    shipped_increments: filesShipped.valueOf({ database: name, kind: "increment" }),
     error: trouble,
   };
 }

@@ -4,7 +4,9 @@ import { Database } from "bun:sqlite";
 import { describe, expect, test } from "bun:test";
 import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { rhythmsOf } from "../../src/commands/explain-cost.ts";
 import { CONFIG_SECTIONS } from "../../src/config-keys.ts";
+import type { WatchReport } from "../../src/control.ts";
 import { estimateRequests, PRICES } from "../../src/upkeep/cost.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectHidden, expectOneError, succeed, treeOf, walsync } from "./run.ts";
@@ -168,4 +170,68 @@ test("the webhook is named by its host, and what is secret about it by nothing",
   const refused = await walsync(["watch", "app.db", "-b", "bucket"], { cwd: dir, env: url });
   expectOneError(refused, "E_USAGE", /--webhook-url: expected a URL like https/);
   expect(refused.stderr).not.toContain(SECRET);
+});
+
+describe("costs as measured", () => {
+  const HOUR_MS = 3_600_000;
+  const report = (startedMs: number, shipped: number): WatchReport => ({
+    pid: process.pid,
+    version: "0.0.0",
+    started_at: new Date(startedMs).toISOString(),
+    destination: "s3://backups/prod",
+    databases: [
+      {
+        name: "shop",
+        path: join(dir, "app.db"),
+        state: "live",
+        txid: shipped,
+        shipped_txid: shipped,
+        lag_seconds: 0,
+        lag_transactions: 0,
+        outbox_bytes: 0,
+        wal_bytes: 0,
+        shipped_at: null,
+        shipped_increments: shipped,
+        error: null,
+      },
+    ],
+  });
+
+  test("count what was shipped over the time of the watch, and nothing of a watch that began a moment ago", () => {
+    const nowMs = Date.UTC(2026, 0, 1);
+    const path = join(dir, "app.db");
+    expect(rhythmsOf([report(nowMs - HOUR_MS, 360)], nowMs)).toEqual([{ path, everyMs: 10_000, seconds: 3600 }]);
+    expect(rhythmsOf([report(nowMs - HOUR_MS, 0)], nowMs)).toEqual([
+      { path, everyMs: Number.POSITIVE_INFINITY, seconds: 3600 },
+    ]);
+    expect(rhythmsOf([report(nowMs - 59_000, 500)], nowMs)).toEqual([]);
+  });
+
+  test("are those of the watches that run, beside the two rhythms", async () => {
+    const runtime = join(dir, "run");
+    mkdirSync(join(runtime, "walsync"), { recursive: true, mode: 0o700 });
+    const watch = Bun.serve({
+      unix: join(runtime, "walsync", `${process.pid}.sock`),
+      fetch: () => Response.json(report(Date.now() - HOUR_MS, 360)),
+    });
+    try {
+      const args = ["explain", "app.db", "tenants", "-b", "s3://backups/prod", "--wal-sync-interval", "1"];
+      const own = { ...env, XDG_RUNTIME_DIR: runtime };
+      const { monthly_costs: costs } = JSON.parse((await succeed([...args, "--json"], { cwd: dir, env: own })).stdout);
+      const policy = {
+        syncIntervalMs: 1000,
+        snapshotIntervalMs: 3_600_000,
+        mergeWindowsMs: [30_000, 300_000, 3_600_000],
+      };
+      const { writes } = estimateRequests(policy, 10_000);
+      expect(costs.measured.databases).toBe(1);
+      expect(costs.measured.writes / writes).toBeWithin(0.98, 1.02);
+      expect(costs.busy).toMatchObject({ databases: 3, writes: 3 * estimateRequests(policy, 1000).writes });
+      expect((await succeed(args, { cwd: dir, env: own })).stdout).toMatch(
+        /^1 database as measured for (1h|60m|3600s)\S* /m,
+      );
+    } finally {
+      await watch.stop(true);
+    }
+  });
 });
