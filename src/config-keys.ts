@@ -39,6 +39,7 @@ export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, Co
     "state_dir",
     "enable_wal",
     "restore_if_missing",
+    "exec",
   ),
   retention: {
     hourly: { setting: "retain-hourly" },
@@ -64,6 +65,7 @@ export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
   "shutdown-timeout",
   "state-dir",
   "restore-if-missing",
+  "exec",
   "compact-after-snapshot",
   "compact-interval",
 ]);
@@ -74,6 +76,7 @@ export const FIXED_SETTINGS: ReadonlySet<string> = new Set([
   ...Object.values(CONFIG_SECTIONS.metrics!).map(({ setting }) => setting),
   "state-dir",
   "restore-if-missing",
+  "exec",
   "layout",
 ]);
 

@@ -40,6 +40,7 @@ shutdown_timeout = 9
 state_dir = "/var/lib/walsync"
 enable_wal = true
 restore_if_missing = true
+exec = "node 'my server.js'"
 
 [retention]
 hourly = 1
@@ -98,6 +99,7 @@ describe("a file", () => {
       stateDir: "/var/lib/walsync",
       enableWal: true,
       restoreIfMissing: true,
+      exec: "node 'my server.js'",
       retainHourly: 1,
       retainDaily: 2,
       retainWeekly: 3,

@@ -7,9 +7,9 @@ import { EXIT_BUG, exitStatus, WalsyncError } from "../errors.ts";
 import { configureLog, type LogFormat, print, printFailure } from "../log.ts";
 import { nearest } from "../suggest.ts";
 import type { DefinedCommand } from "./command.ts";
+import { ExitWith } from "./exit.ts";
 import { failureFields, formatFailure } from "./failure.ts";
 import { formatRootHelp } from "./help.ts";
-import { Interrupted } from "./interrupt.ts";
 import { formatVersion } from "./version.ts";
 
 export interface CommandEntry {
@@ -38,7 +38,7 @@ export async function runApp(app: App, rawArgs: readonly string[]): Promise<numb
 /** Prints an error for the user and returns the exit status it asks for. */
 export function reportFailure(error: unknown): number {
   printFailure(formatFailure(error), failureFields(error));
-  return error instanceof Interrupted ? error.exitStatus : exitStatus(error);
+  return error instanceof ExitWith ? error.exitStatus : exitStatus(error);
 }
 
 /** A rejected promise that nobody awaits, or a throw in a callback, is a bug: say so, and exit 1. */

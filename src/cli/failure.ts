@@ -4,11 +4,11 @@
  */
 import { EXIT_BUG, exitStatus, messageOf, WalsyncError } from "../errors.ts";
 import type { LogFields } from "../log.ts";
-import { Interrupted } from "./interrupt.ts";
+import { ExitWith } from "./exit.ts";
 
 /** "stray": nobody caught the error, so it is a bug whatever its class. */
 export function formatFailure(error: unknown, origin: "caught" | "stray" = "caught"): string[] {
-  if (error instanceof Interrupted) return [`walsync: ${error.message}`];
+  if (error instanceof ExitWith) return [`walsync: ${error.message}`];
   if (error instanceof WalsyncError && origin === "caught") {
     return [
       `walsync: ${error.code} ${messageOf(error)}`,
@@ -28,7 +28,7 @@ export function formatFailure(error: unknown, origin: "caught" | "stray" = "caug
 export function failureFields(error: unknown, origin: "caught" | "stray" = "caught"): LogFields {
   const causes = causesOf(error).map(messageOf);
   const fields = { error: messageOf(error), ...(causes.length === 0 ? {} : { causes }) };
-  if (error instanceof Interrupted) return { ...fields, status: error.exitStatus };
+  if (error instanceof ExitWith) return { ...fields, status: error.exitStatus };
   if (error instanceof WalsyncError && origin === "caught") {
     return { code: error.code, ...fields, hint: error.hint, status: exitStatus(error) };
   }

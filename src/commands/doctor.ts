@@ -31,7 +31,7 @@ export default defineWalsyncCommand({
     const { stateFolderOf } = await import("../replication/local-state.ts");
     const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
     const selections = named ? selectionsOf(positionals.databases, config) : [];
-    const databases = requireDatabases(selections, config, () => null).map(({ path, layer }) => ({
+    const databases = requireDatabases(selections, config, () => null, "refused").map(({ path, layer }) => ({
       path,
       stateFolder: stateFolderOf(path, flags.stateDir),
       enableWal: (layer === null ? flags : flagsWith(layer)).enableWal,

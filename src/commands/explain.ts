@@ -9,6 +9,7 @@ import { readFileHeader } from "../sqlite/file-header.ts";
 import { type CostEstimates, estimateCosts, type MonthlyCost } from "./explain-cost.ts";
 import { explainResult } from "./results.ts";
 import { alertPolicyOf } from "./watch-alerts.ts";
+import { parseCommand } from "./watch-child.ts";
 import type { WatchedDatabase } from "./watch-databases.ts";
 import { carePolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
 
@@ -34,7 +35,7 @@ export default defineWalsyncCommand({
     ["walsync explain --print-schema > walsync.schema.json", "For editors that check TOML"],
   ],
   result: explainResult(SHOWN_SETTINGS),
-  async run({ flags, positionals, config, flagsWith, env }) {
+  async run({ flags, origins, positionals, config, flagsWith, env }) {
     if (flags.printSchema) {
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
       return;
@@ -44,11 +45,13 @@ export default defineWalsyncCommand({
     const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
     carePolicyOf(settings);
     alertPolicyOf(settings);
+    if (flags.exec !== undefined) parseCommand(flags.exec, origins.exec);
     const destination = await describeDestination(settings, env);
     const kept = (path: string) => keptName(stateFolderOf(path, flags.stateDir), destination.url);
     const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
     const selections = named ? selectionsOf(positionals.databases, config) : [];
-    const databases = requireDatabases(selections, config, kept).map((database) => {
+    const missing = flags.exec === undefined ? "refused" : "awaited";
+    const databases = requireDatabases(selections, config, kept, missing).map((database) => {
       const own = database.layer === null ? settings : { ...flagsWith(database.layer), bucket: settings.bucket };
       return describeDatabase(database, own);
     });
@@ -145,7 +148,8 @@ function risksOf(
   if (databases.length === 0) risks.push("No databases: nothing is replicated.");
   if (other.length > 0 && !settings.enableWal) risks.push(`Not in WAL mode, and will be refused: ${list(other)}`);
   if (foreign.length > 0) risks.push(`Not a SQLite database, and will be refused: ${list(foreign)}`);
-  if (missing.length > 0 && !settings.restoreIfMissing) risks.push(`Missing, and will be refused: ${list(missing)}`);
+  if (missing.length > 0 && !settings.restoreIfMissing && settings.exec === undefined)
+    risks.push(`Missing, and will be refused: ${list(missing)}`);
   if (destination.endpoint !== null && destination.credentials === null) {
     risks.push("No credentials: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY.");
   }

@@ -52,6 +52,12 @@ export class WatchChanges {
     });
   }
 
+  /** Takes in what appeared a moment ago, whether there was an event already or not. */
+  async lookOnce(): Promise<void> {
+    this.#look();
+    await this.#fleet.settled();
+  }
+
   stop(): void {
     this.#isStopped = true;
     this.#sources.stop();

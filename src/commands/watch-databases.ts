@@ -40,17 +40,23 @@ export function selectionsOf(arguments_: readonly string[], config: ConfigFile |
   });
 }
 
-/** The databases that are there, strictly: throws E_USAGE or E_CONFIG for a glob without one, and for two with one name. */
+/**
+ * The databases that are there, strictly: throws E_USAGE or E_CONFIG for two with one name, and for a directory or a glob
+ * without one, unless databases are `awaited`.
+ */
 export function requireDatabases(
   selections: readonly Selection[],
   config: ConfigFile | null,
   keptName: KeptName,
+  missing: "refused" | "awaited",
 ): WatchedDatabase[] {
   const sources = merge(
     selections.flatMap((selection) =>
       sourcesOf(
         selection,
-        inConfig(selection.entry?.place, () => requireIn(selection.pattern)),
+        inConfig(selection.entry?.place, () =>
+          missing === "refused" ? requireIn(selection.pattern) : findIn(selection.pattern),
+        ),
       ),
     ),
   );

@@ -45,11 +45,13 @@ export class WatchPlan {
   }
 
   /**
-   * The databases, strictly: throws E_USAGE or E_CONFIG for a glob without one, and for two with one name. `keptName` is what
-   * the database at a path was called before, or null.
+   * The databases, strictly: throws E_USAGE or E_CONFIG for two with one name, and for a glob without one, unless there is an
+   * application that may make it. `keptName` is what the database at a path was called before, or null.
    */
   require(keptName: KeptName): PlannedDatabase[] {
-    return requireDatabases(this.#selections, this.#settings.config, keptName).map((one) => this.#planned(one));
+    const missing = this.flags.exec === undefined ? "refused" : "awaited";
+    const databases = requireDatabases(this.#selections, this.#settings.config, keptName, missing);
+    return databases.map((one) => this.#planned(one));
   }
 
   /** The databases that are there by now. Throws E_DATABASE if a directory cannot be read. */

@@ -109,6 +109,12 @@ export const WATCH_FLAGS = {
     type: "boolean",
     description: "restore databases that do not exist here but at the destination, and wait for the others",
   },
+  exec: {
+    type: "string",
+    placeholder: "CMD",
+    description:
+      "run the application as a child: start it once the databases are restored and watched, and end with it",
+  },
   "metrics-port": {
     type: "integer",
     min: 0,

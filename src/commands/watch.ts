@@ -18,6 +18,7 @@ import type { NamedDatabase } from "../replication/names.ts";
 import { destinationOf } from "./destination.ts";
 import { openAlerts } from "./watch-alerts.ts";
 import type { WatchChanges } from "./watch-changes.ts";
+import { Application, conclude, parseCommand } from "./watch-child.ts";
 import { openMetrics } from "./watch-metrics.ts";
 import type { PlannedDatabase } from "./watch-plan.ts";
 import { WATCH_FLAGS } from "./watch-settings.ts";
@@ -35,6 +36,7 @@ export default defineWalsyncCommand({
   examples: [
     ["walsync watch app.db -b s3://backups/prod", "One database"],
     ["walsync watch 'tenants/*/app.db' -b s3://backups/prod", "Every tenant's database, named by its path"],
+    ["walsync watch app.db -b s3://backups/prod --restore-if-missing --exec 'node server.js'", "In a container"],
     ["walsync watch shop=/data/app.db -b file:///mnt/backup", "Under a name of its own, to a directory"],
   ],
   async run({ positionals, env, signal, reload, ...settings }) {
@@ -53,11 +55,14 @@ export default defineWalsyncCommand({
     // From the first moment on: by default it would end the process.
     onHangup(() => changes?.reload());
     const plan = new WatchPlan(positionals.databases, settings);
+    const command = flags.exec === undefined ? null : parseCommand(flags.exec, origins.exec);
     const stop = new AbortController();
     const destination = await destinationOf(flags, env, stop.signal);
     const folderOf = (path: string) => stateFolderOf(path, flags.stateDir);
     const kept = (path: string) => keptName(folderOf(path), destination.url);
     const databases = plan.require(kept);
+    // The application may be about to make it.
+    const isAwaited = (path: string) => (flags.restoreIfMissing || command !== null) && !existsSync(path);
     let reaching: Promise<void> | null = null;
     const reached = () => (reaching ??= reach(destination, stop.signal));
     const ready = Promise.withResolvers<boolean>();
@@ -93,13 +98,13 @@ export default defineWalsyncCommand({
     try {
       for (const database of databases) {
         const replicator = fleet.create(database);
-        if (!flags.restoreIfMissing || existsSync(database.path)) replicator.open();
-        else {
+        if (flags.restoreIfMissing && !existsSync(database.path)) {
           await Promise.race([reached(), untilAborted(signal)]);
           signal.throwIfAborted();
-          if (await restoreMissing(destination, database, signal)) replicator.open();
-          else replicator.openWhenPossible(monotonicMs());
+          await restoreMissing(destination, database, signal);
         }
+        if (isAwaited(database.path)) replicator.openWhenPossible(monotonicMs());
+        else replicator.open();
         fleet.enlist(database, replicator);
       }
     } catch (error) {
@@ -116,6 +121,7 @@ export default defineWalsyncCommand({
     const isPortChosen = origins["metrics-port"] !== "default";
     let metrics: MetricsServer | null = null;
     let control: ControlServer | null = null;
+    let application: Application | null = null;
     const follow = new WatchChanges(plan, fleet, events, {
       replan: async () => new WatchPlan(positionals.databases, await reload()),
       keptName: kept,
@@ -129,9 +135,16 @@ export default defineWalsyncCommand({
       logEvent("info", "watching", { databases: length, destination: destination.url, port: metrics?.port });
       follow.start();
       changes = follow;
+      if (command !== null) {
+        // One that refuses does so soon: then the application is not even started. It does not wait for one that is silent.
+        await Promise.race([answered, Bun.sleep(ANSWER_PATIENCE_MS), untilAborted(signal)]);
+        if (!signal.aborted) application = new Application(command, signal);
+      }
+      const over = application?.over ?? signal;
       // A definite refusal ends it here; silence of the destination does not.
-      await Promise.race([answered.then(() => watcher.finished(signal)), watcher.finished(signal)]);
+      await Promise.race([answered.then(() => watcher.finished(over)), watcher.finished(over)]);
     } catch (error) {
+      await application?.dismiss(DISMISSAL_MS);
       metrics?.stop();
       control?.stop();
       follow.stop();
@@ -140,27 +153,38 @@ export default defineWalsyncCommand({
       await fleet.stop(0).catch(() => {});
       throw error;
     }
+    const ended = (await application?.dismiss(DISMISSAL_MS)) ?? null;
+    // It may have made a database as the last thing it did.
+    if (ended !== null) await follow.lookOnce();
     follow.stop();
     logEvent("info", "stopping", { databases: fleet.replicators.length });
     const { shutdownTimeout } = follow.plan.flags;
     const told = alerts?.stop(shutdownTimeout);
+    let failure: unknown = null;
     try {
       await care.stop();
       await fleet.stop(shutdownTimeout);
-    } finally {
-      await told;
+    } catch (error) {
+      failure = error;
     }
+    await told;
     events.close();
     stop.abort();
     metrics?.stop();
     control?.stop();
     destination.close();
-    logEvent("info", "stopped", { databases: fleet.replicators.length });
+    if (failure === null) logEvent("info", "stopped", { databases: fleet.replicators.length });
+    if (ended !== null) conclude(ended, failure);
+    else if (failure !== null) throw failure;
   },
 });
 
 /** Whole databases read at once: each needs memory and the disk for itself. */
 const SCANS_AT_ONCE = 1;
+/** For the first answer of the destination, before the application is started. */
+const ANSWER_PATIENCE_MS = 3000;
+/** For an application that has to end because replication is over. */
+const DISMISSAL_MS = 10_000;
 
 /** Null, with a warning, where no socket can be made: status, sync and snapshot do not work then; replication does. */
 async function openControl(
@@ -201,21 +225,19 @@ async function reach(destination: Destination, signal: AbortSignal): Promise<voi
   if (failures > 0) logEvent("info", "destination answers again", { destination: destination.url, attempt: failures });
 }
 
-/** False if the destination does not have it either. */
+/** Does nothing if the destination does not have it either. */
 async function restoreMissing(
   destination: Destination,
   { path, name }: NamedDatabase,
   signal: AbortSignal,
-): Promise<boolean> {
+): Promise<void> {
   const { restoreDatabase } = await import("../restore/restore.ts");
   try {
     const options = { target: { kind: "newest" }, integrity: "quick", force: false, signal } as const;
     const { txid, sizeBytes } = await restoreDatabase(destination, name, path, options);
     logEvent("info", "restored", { database: name, path, txid, sizeBytes });
-    return true;
   } catch (error) {
     if (!(error instanceof WalsyncError) || error.code !== "E_NOT_FOUND") throw error;
-    logEvent("info", "waiting for the database: it is neither here nor at the destination", { database: name, path });
-    return false;
+    logEvent("info", "nothing to restore: the destination does not have it either", { database: name, path });
   }
 }

@@ -60,6 +60,8 @@ export interface LitestreamConfig {
   retentionEnabled: boolean;
   validationIntervalMs: Sourced<number> | undefined;
   shutdownTimeoutMs: Sourced<number> | undefined;
+  /** The application to run; references to the environment stay. */
+  exec: Sourced<string> | undefined;
   /** "debug", "error" and so on. */
   logLevel: string | undefined;
   /** "text" or "json". */
@@ -91,6 +93,7 @@ export function parseLitestreamConfig(
     retentionEnabled: retention?.boolean("enabled")?.value ?? true,
     validationIntervalMs: validation?.durationMs("interval"),
     shutdownTimeoutMs: root.durationMs("shutdown-sync-timeout"),
+    exec: root.text("exec"),
     logLevel: logging?.expanded("level")?.value.toLowerCase(),
     logType: logging?.expanded("type")?.value.toLowerCase(),
     notes: context.notes,

@@ -29,7 +29,6 @@ export const GLOBAL_NOTES: KeyNotes = {
   "heartbeat-interval": ["unsupported", "see heartbeat-url"],
   "shutdown-sync-interval": ["different", "what is left at the end is shipped at once"],
   "mcp-addr": ["unsupported", "there is no MCP server"],
-  exec: ["unsupported", "start the application beside walsync watch, with a supervisor or in a container of its own"],
 };
 
 /** Keys of a database. */

@@ -4,11 +4,12 @@
  */
 import { join } from "node:path";
 import { nameFault } from "../destination/layout.ts";
+import { splitWords } from "../words.ts";
 import type { LitestreamConfig, LitestreamDatabase, LitestreamReplica } from "./litestream-config.ts";
 import type { Note } from "./notes.ts";
 import { absolute, placeOf, type ReplicaPlace } from "./replica-place.ts";
 import { wrong } from "./yml.ts";
-import type { YmlContext } from "./yml-section.ts";
+import type { Sourced, YmlContext } from "./yml-section.ts";
 
 /** Durations in milliseconds. */
 export interface MigratedSettings {
@@ -43,6 +44,8 @@ export interface MigratedFile {
   /** Of most databases: of the first one. */
   settings: MigratedSettings;
   restoreIfMissing: boolean;
+  /** What sync.exec says; null for nothing. */
+  exec: string | null;
   databases: MigratedDatabase[];
   /** Those of its databases, and those of the whole file. */
   notes: Note[];
@@ -75,6 +78,8 @@ export function planMigration(config: LitestreamConfig, context: MigrationContex
   const groups = groupsOf(members);
   const files = groups.map((group) => fileOf(group, config, context));
   noteProcess(config, files, notes);
+  const [only] = files;
+  if (config.exec !== undefined && only !== undefined) only.exec = execOf(config.exec, files.length, notes);
   const unique = sortedNotes(notes);
   if (files.length === 0) {
     const reason = unique.find(({ kind }) => kind === "unsupported");
@@ -104,6 +109,8 @@ interface Group {
   parts: string[];
 }
 
+/** To the environment, as Litestream finds it. */
+const REFERENCE = /\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))/g;
 const HOUR_MS = 3_600_000;
 /** What Litestream does when nobody says anything. */
 const LITESTREAM_SNAPSHOT_INTERVAL_MS = 24 * HOUR_MS;
@@ -192,6 +199,7 @@ function fileOf({ members, parts }: Group, config: LitestreamConfig, context: Mi
     usesKms: isS3 && replica.hasKmsKey,
     settings: databases[0]!.settings,
     restoreIfMissing: members.some(({ database }) => database.restoreIfMissing),
+    exec: null,
     databases,
     notes: [],
   };
@@ -274,6 +282,18 @@ function noteProcess(config: LitestreamConfig, files: readonly MigratedFile[], n
     const message = "restore_if_missing is for all databases of a process";
     notes.push({ line: restoring.line, key: `${restoring.key}.restore-if-db-not-exists`, kind: "different", message });
   }
+}
+
+/** As sync.exec says it, which keeps references to the environment; null, with a note, if it has to be done by hand. */
+function execOf({ value, line, key }: Sourced<string>, fileCount: number, notes: Note[]): string | null {
+  const by = (message: string) => {
+    notes.push({ line, key, kind: "action", message });
+    return null;
+  };
+  if (fileCount > 1) return by("an application has one process to run it: put sync.exec into one of the files");
+  const split = splitWords(value.replaceAll(REFERENCE, "x"));
+  if (split.kind === "fault") return by(`no shell reads sync.exec, and this has ${split.found} in it: use sh -c`);
+  return value.replaceAll(REFERENCE, "${$1$2}");
 }
 
 /** In the order of the file, each once: what stands at the top is read for every replica. */

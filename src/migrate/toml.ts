@@ -124,6 +124,7 @@ function processLines(file: MigratedFile, config: LitestreamConfig): string[] {
   }
   if (retentionEnabled) lines.push("compact_after_snapshot = true");
   if (file.restoreIfMissing) lines.push("restore_if_missing = true");
+  if (file.exec !== null) lines.push(`exec = ${text(file.exec)}`);
   lines.push(`shutdown_timeout = ${text(formatInterval(shutdownTimeoutMs?.value ?? LITESTREAM_SHUTDOWN_MS))}`);
   return lines;
 }

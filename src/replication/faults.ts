@@ -1,6 +1,7 @@
 /** What can be wrong with a database that is watched, and saying it once. */
+import { statSync } from "node:fs";
 import { DestinationError, errnoOf, messageOf, WalsyncError } from "../errors.ts";
-import { type LogFields, logEvent } from "../log.ts";
+import { type LogFields, type LogLevel, logEvent } from "../log.ts";
 import { damages } from "./metrics.ts";
 
 /** What was found damaged: pages of the database, files at the destination, files that wait for it. */
@@ -27,6 +28,12 @@ export class FaultLog {
     this.#reportOnce(message, event, { path: this.#path, code, error: message, hint });
   }
 
+  /** The database will be made by somebody else: no fault yet. */
+  reportAwaited(): void {
+    const event = "waiting for the database";
+    this.#reportOnce(event, event, { path: this.#path }, "info");
+  }
+
   /** Damage is counted and told on at every find. */
   reportDamage(kind: DamageKind, error: WalsyncError): void {
     damages.add({ database: this.#name, kind });
@@ -46,11 +53,16 @@ export class FaultLog {
     this.#last = "";
   }
 
-  #reportOnce(what: string, event: string, fields: LogFields): void {
+  #reportOnce(what: string, event: string, fields: LogFields, level: LogLevel = "error"): void {
     if (what === this.#last) return;
     this.#last = what;
-    logEvent("error", event, { database: this.#name, ...fields });
+    logEvent(level, event, { database: this.#name, ...fields });
   }
+}
+
+/** True if there is no file, or one without a first page: that of a database whose first transaction is under way. */
+export function isNotYetMade(path: string): boolean {
+  return (statSync(path, { throwIfNoEntry: false })?.size ?? 0) === 0;
 }
 
 export function replaced(path: string): WalsyncError {

@@ -82,6 +82,11 @@ export class Fleet<D extends FleetDatabase> {
     this.#settle();
   }
 
+  /** Resolves when whoever was wanted last is among them. */
+  async settled(): Promise<void> {
+    await this.#settling;
+  }
+
   /**
    * Ends everything; every database captures and ships what is left, as far as `timeoutMs` allows. Throws E_FENCED if
    * another writer had taken over a name, the fault of a database that could not be read, and E_UNREACHABLE if captured

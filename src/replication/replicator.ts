@@ -15,7 +15,7 @@ import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, untilAborted } from "./delivery.ts";
 import { oweSnapshot, SCAN_PAUSE_MS, SCAN_RETRY_MS } from "./due.ts";
-import { asFault, changed, FaultLog, missing, replaced, unfinished } from "./faults.ts";
+import { asFault, changed, FaultLog, isNotYetMade, missing, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
 import type { LocalState } from "./local-state.ts";
@@ -51,7 +51,7 @@ export class Replicator {
   /** What keeps captures waiting although the database is live. */
   #pausedBy: string | null = null;
   #wasOpen = false;
-  /** It never was there. */
+  /** It never was there, or has nothing in it yet. */
   #isAwaited = false;
   readonly #faults: FaultLog;
   readonly #journal: Journal;
@@ -120,8 +120,7 @@ export class Replicator {
   }
 
   /**
-   * Takes the lock and pins the database. Throws E_LOCKED, E_DATABASE, E_DISK,
-   * E_INTEGRITY or E_LTX: nothing is held then.
+   * Takes the lock and pins the database. Throws E_LOCKED, E_DATABASE, E_DISK, E_INTEGRITY or E_LTX: nothing is held then.
    */
   open(): void {
     assert(this.#open === null, "a database is opened once");
@@ -222,6 +221,7 @@ export class Replicator {
     try {
       await this.#lastSync(deadline).catch((error) => {
         this.#failure = asFault(this.path, error);
+        this.#isAwaited &&= isNotYetMade(this.path);
       });
       const left = this.waitingFiles;
       if (this.#phase.kind !== "fenced") this.#phase = { kind: "closed" };
@@ -466,8 +466,9 @@ export class Replicator {
       return retryAtMs;
     }
     this.#failure = fault;
-    this.#isAwaited = !this.#wasOpen && !existsSync(this.path);
-    if (this.#setup.patience === "endless") this.#faults.report("database failed", fault);
+    this.#isAwaited = !this.#wasOpen && isNotYetMade(this.path);
+    if (this.#isAwaited) this.#faults.reportAwaited();
+    else if (this.#setup.patience === "endless") this.#faults.report("database failed", fault);
     // A file that comes back is worth a look at once; a disk that is full is not, and opening makes events of its own.
     const soonestMs = fault.code === "E_DATABASE" ? nowMs + RETRY_SOON_MS : retryAtMs;
     this.#phase = { kind: "failed", retryAtMs, soonestMs };

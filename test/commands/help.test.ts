@@ -242,6 +242,8 @@ test.each<[string, string[]]>([
       "no-metrics",
       "enable-wal",
       "restore-if-missing",
+      "layout",
+      "exec",
     ],
   ],
   ["restore", ["output", "point-in-time", "force", "integrity"]],

@@ -257,11 +257,35 @@ dbs:
     const told = notes.map(({ line, key }) => [line, key.split(".").at(-1)]);
     const said = yml.split("\n").flatMap((text, i) => {
       const key = /^\s*(?:- )?([a-z0-9-]+):/.exec(text)?.[1];
-      const isRead = ["dbs", "path", "replica", "logging", undefined].includes(key);
+      const isRead = ["dbs", "path", "replica", "logging", "exec", undefined].includes(key);
       return isRead ? [] : [[i + 1, key]];
     });
     expect(told).toEqual(said);
     expect(notes.filter(({ message }) => /no key/.test(message))).toEqual([]);
+  });
+
+  test("exec is what Litestream runs; secrets stay in the environment", () => {
+    const exec = (command: string) =>
+      single(`exec: ${command}\n${replica("{path: /mnt/backups/a}")}`, { env: { ...ENV, TOKEN: "s3cr3t" } });
+    const { settings, notes, text } = exec(`/app 'a b' --token=$TOKEN "\${HOME}/x"`);
+    expect([settings.exec, notes]).toEqual([`/app 'a b' --token=s3cr3t "/home/u/x"`, []]);
+    expect(text).not.toContain("s3cr3t");
+    // Litestream leaves out what stands behind an operator, and says nothing.
+    for (const [command, found] of [
+      ["a && b", "&"],
+      ["a | b", "|"],
+      ["a $(b)", "$"],
+    ] as const) {
+      const told = exec(command);
+      expect([command, told.settings.exec]).toEqual([command, undefined]);
+      expect(told.notes).toMatchObject([
+        { line: 1, key: "exec", kind: "action", message: expect.stringContaining(`has ${found} in it`) },
+      ]);
+    }
+    const two = `exec: app\n${replica("{path: /mnt/a/x}")}  - path: /b.db\n    replica: {url: s3://other/b}\n`;
+    const { files, notes: toldOfTwo } = migrated(two);
+    expect(files.map(({ settings: own }) => own.exec)).toEqual([undefined, undefined]);
+    expect(toldOfTwo).toMatchObject([{ line: 1, key: "exec", kind: "action" }]);
   });
 
   test.each([
