@@ -16,7 +16,8 @@ export function splitWords(text: string): SplitWords {
   for (const match of text.matchAll(PIECE)) {
     end = match.index + match[0].length;
     const { single, double, escaped, plain } = match.groups!;
-    const piece = single ?? double?.replaceAll(ESCAPED_IN_DOUBLE, unescape) ?? escaped?.replace("\n", "") ?? plain;
+    const piece =
+      single ?? double?.replaceAll(ESCAPED_IN_DOUBLE, withoutBackslash) ?? escaped?.replace("\n", "") ?? plain;
     if (piece !== undefined) word = (word ?? "") + piece;
     else if (word !== null) {
       words.push(word);
@@ -34,7 +35,7 @@ const PIECE = /\s+|'(?<single>[^']*)'|"(?<double>(?:[^"\\$`]|\\.)*)"|\\(?<escape
 /** Every other backslash in double quotes is one. */
 const ESCAPED_IN_DOUBLE = /\\(["\\$`\n])/g;
 
-function unescape(_pair: string, escaped: string): string {
+function withoutBackslash(_pair: string, escaped: string): string {
   return escaped === "\n" ? "" : escaped;
 }
 

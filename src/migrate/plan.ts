@@ -293,7 +293,7 @@ function execOf({ value, line, key }: Sourced<string>, fileCount: number, notes:
   if (fileCount > 1) return by("an application has one process to run it: put sync.exec into one of the files");
   const split = splitWords(value.replaceAll(REFERENCE, "x"));
   if (split.kind === "fault") return by(`no shell reads sync.exec, and this has ${split.found} in it: use sh -c`);
-  return value.replaceAll(REFERENCE, "${$1$2}");
+  return value.replaceAll(REFERENCE, (_, braced?: string, bare?: string) => `\${${braced ?? bare}}`);
 }
 
 /** In the order of the file, each once: what stands at the top is read for every replica. */

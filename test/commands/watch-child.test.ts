@@ -2,7 +2,7 @@
 // wrote last, and its exit status is that of the watch; a failure of replication is never hidden behind it. The compiled
 // program and real children, which write with the sqlite3 of Bun.
 import { Database } from "bun:sqlite";
-import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { decideExit, isForwarded } from "../../src/commands/watch-child.ts";
@@ -14,6 +14,8 @@ import { expectOneError, s3Access, succeed, walsync } from "./run.ts";
 const dir = tempDir();
 const server = await startVersitygw();
 const PATIENCE_MS = 20_000;
+/** Some start and end the program more than once. */
+setDefaultTimeout(3 * PATIENCE_MS);
 let running: Bun.Subprocess[] = [];
 
 afterAll(async () => {
@@ -330,6 +332,43 @@ describe.skipIf(server === null)("when replication is over", () => {
   });
 });
 
+test("a destination that answers late, and refuses, ends an application that runs, with status 3", async () => {
+  const codes = [503];
+  const late = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("", { status: codes[0]! }) });
+  const place = new Place();
+  place.bucket = "s3://late";
+  const access = { AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "b", AWS_ENDPOINT_URL_S3: late.url.origin };
+  Object.assign(place.env, access);
+  await place.started(place.application(0));
+  codes[0] = 403;
+  expect([await place.status(), place.signalsSeen()]).toEqual([3, ["SIGTERM"]]);
+  expect(place.log).toMatch(/walsync: E_REFUSED /);
+  await late.stop(true);
+});
+
+test("at a terminal Ctrl-C reaches the application once, and not a second time through the watch", async () => {
+  const place = new Place();
+  let screen = "";
+  const child = Bun.spawn(
+    [compiledBinary(), "watch", "app.db", "-b", place.bucket, "--no-metrics", "--exec", place.application("ignore", 1)],
+    {
+      cwd: place.folder,
+      env: { PATH: process.env.PATH ?? "", ...place.env },
+      terminal: { data: (_terminal, data) => void (screen += new TextDecoder().decode(data)) },
+    },
+  );
+  running.push(child);
+  await place.until(() => screen.includes("up "));
+  child.terminal!.write("\u0003");
+  await place.until(() => screen.includes("SIGINT"));
+  // What the watch passes on comes in order: a second SIGINT would be there by now.
+  child.kill("SIGUSR1");
+  await place.until(() => screen.includes("SIGUSR1"));
+  expect(screen.match(/SIGINT|SIGUSR1/g)).toEqual(["SIGINT", "SIGUSR1"]);
+  child.terminal!.write("\u0003");
+  expect(await child.exited).toBe(137);
+});
+
 test("a destination that is silent does not keep the application waiting; the failed last sync decides if it says 0", async () => {
   const away = Bun.serve({ hostname: "127.0.0.1", port: 0, fetch: () => new Response("", { status: 503 }) });
   const access = { AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "b", AWS_ENDPOINT_URL_S3: away.url.origin };
@@ -346,7 +385,7 @@ test("a destination that is silent does not keep the application waiting; the fa
     expect(place.log).toMatch(/walsync: E_UNREACHABLE /);
   }
   await away.stop(true);
-}, 60_000);
+});
 
 test("another writer who takes over ends the application, even one that ignores it, with status 6", async () => {
   const place = new Place();
@@ -361,7 +400,7 @@ test("another writer who takes over ends the application, even one that ignores 
   expect([await place.status(), isAlive(applicationPid)]).toEqual([6, false]);
   expect(place.signalsSeen()).toEqual(["SIGTERM"]);
   expect(place.log).toMatch(/walsync: E_FENCED /);
-}, 60_000);
+});
 
 describe("decisions", () => {
   const end = { status: 0, killedBy: null, wasDismissed: false };
