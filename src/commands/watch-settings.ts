@@ -112,8 +112,7 @@ export const WATCH_FLAGS = {
   exec: {
     type: "string",
     placeholder: "CMD",
-    description:
-      "run the application as a child: start it once the databases are restored and watched, and end with it",
+    description: "run CMD as a child once the databases are restored and watched, and end with it",
   },
   "metrics-port": {
     type: "integer",
