@@ -1,7 +1,10 @@
 /**
- * The few functions of the C library that Bun has no name for: flock(2), and the question of fcntl(2) who holds a lock.
+ * The few functions of the C library that Bun has no name for: flock(2), the question of fcntl(2) who holds a lock, and
+ * that of tcgetpgrp(3) who is in the foreground of a terminal.
  */
+
 import { dlopen, FFIType, ptr } from "bun:ffi";
+import { closeSync, constants, openSync } from "node:fs";
 import { WalsyncError } from "./errors.ts";
 
 /** Takes an exclusive flock(2) on the file, or returns false at once if another process has it. */
@@ -27,6 +30,21 @@ export function lockHolder(fd: number, offset: number, kind: "any" | "exclusive"
   return question.getInt32(24, true) || UNKNOWN_PROCESS;
 }
 
+/** True if this process is in the foreground of its terminal: what is typed there as a signal reaches it, and its children. */
+export function isInForeground(): boolean {
+  let fd: number;
+  try {
+    fd = openSync("/dev/tty", constants.O_RDONLY | constants.O_NOCTTY);
+  } catch {
+    return false; // It has no terminal.
+  }
+  try {
+    return library().tcgetpgrp(fd) === library().getpgrp();
+  } finally {
+    closeSync(fd);
+  }
+}
+
 // --- internal ---
 
 const LOCK_EXCLUSIVE = 2;
@@ -46,6 +64,8 @@ const LIBRARIES = [
 const SYMBOLS = {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  tcgetpgrp: { args: [FFIType.i32], returns: FFIType.i32 },
+  getpgrp: { args: [], returns: FFIType.i32 },
 } as const;
 
 const question = new DataView(new ArrayBuffer(32));

@@ -2,12 +2,12 @@
  * `watch --exec`: the application as a child of the watch. It has the standard streams, the environment and the working
  * directory of the watch, gets its signals, and decides on its exit status.
  */
-import { isatty } from "node:tty";
 import { reportFailure } from "../cli/app.ts";
 import { ExitWith } from "../cli/exit.ts";
 import { Interrupted, onInterruptedAgain } from "../cli/interrupt.ts";
 import type { Origin } from "../config.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
+import { isInForeground } from "../libc.ts";
 import { logEvent } from "../log.ts";
 import { splitWords } from "../words.ts";
 
@@ -84,9 +84,8 @@ export class Application {
   }
 
   #forwardSignals(signal: AbortSignal): void {
-    const hasTerminal = STANDARD_STREAMS.some((stream) => isatty(stream));
     const forward = (name: NodeJS.Signals) => {
-      if (isForwarded(name, hasTerminal)) this.#send(name);
+      if (!(TYPED.has(name) && isInForeground())) this.#send(name);
     };
     signal.addEventListener("abort", () => {
       if (signal.reason instanceof Interrupted) forward(signal.reason.signal);
@@ -113,11 +112,6 @@ export class Application {
   }
 }
 
-/** True if the watch has to pass a signal on: what is typed at a terminal reaches the application without it. Pure. */
-export function isForwarded(name: NodeJS.Signals, hasTerminal: boolean): boolean {
-  return !(hasTerminal && TYPED.has(name));
-}
-
 /** Whose exit status the program has, if replication ended with `failure` or without one. Pure. */
 export function decideExit(end: ApplicationEnd, failure: unknown): "application" | "failure" | "clean" {
   // How the application took its dismissal is not the news.
@@ -139,7 +133,6 @@ export function conclude(end: ApplicationEnd, failure: unknown): void {
 // --- internal ---
 
 const FLAG = { label: "--exec", code: "E_USAGE" } as const;
-const STANDARD_STREAMS = [0, 1, 2];
 /** Beside SIGINT and SIGTERM. Not SIGHUP, which reloads walsync.toml. */
 const PASSED_ON = ["SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH"] as const;
 /** A terminal sends these to every process in its foreground: passed on, they would arrive twice. */
