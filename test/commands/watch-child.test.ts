@@ -17,6 +17,8 @@ const PATIENCE_MS = 20_000;
 /** Some start and end the program more than once. */
 setDefaultTimeout(3 * PATIENCE_MS);
 let running: Bun.Subprocess[] = [];
+/** Watches that are no children of this process. */
+let strays: number[] = [];
 
 afterAll(async () => {
   await server?.stop();
@@ -28,6 +30,8 @@ afterEach(async () => {
     await child.exited;
   }
   running = [];
+  for (const pid of strays) if (isAlive(pid)) process.kill(pid, "SIGKILL");
+  strays = [];
 });
 
 /** An application: writes rows into app.db, tells every signal on standard output, and ends as it is told. */
@@ -53,7 +57,9 @@ for (const name of names) {
   });
 }
 console.log("up " + before + " " + process.pid + " " + process.ppid);
-setInterval(() => {}, 1000);
+// Whatever a test that fails leaves behind ends with it.
+const parent = process.ppid;
+setInterval(() => process.ppid === parent || process.exit(1), 200);
 `;
 
 class Place {
@@ -367,7 +373,9 @@ describe("at a terminal", () => {
     );
     running.push(child);
     await place.until(() => /^up \S+ \d+ \d+$/m.test(place.output));
-    return { child, watchPid: Number(/^up \S+ \d+ (\d+)$/m.exec(place.output)![1]) };
+    const watchPid = Number(/^up \S+ \d+ (\d+)$/m.exec(place.output)![1]);
+    strays.push(watchPid);
+    return { child, watchPid };
   }
 
   test("Ctrl-C reaches the application once, and not a second time through the watch", async () => {
