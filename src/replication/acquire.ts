@@ -13,7 +13,8 @@ export interface Acquired {
 }
 
 /**
- * Opens and pins the database, and repairs its local state. `lock` is the one that is held already. An outbox that is damaged
+ * Opens and pins the database, and repairs its local state. `lock` is the one that is held already; if its file was
+ * removed, another is taken in its place. An outbox that is damaged
  * is told to `onDamage` and given up: what waits in it was never acknowledged, and the database still holds it. Throws
  * E_LOCKED, E_DATABASE, E_DISK, E_INTEGRITY or E_LTX: nothing new is held then.
  */
@@ -28,11 +29,13 @@ export function acquire(
     const database = PinnedDatabase.open(path, { enableWal: policy.enableWal });
     cleanUp.push(() => database.close());
     // Beside the database, wherever the state is: two state directories must not mean two writers.
-    const held = lock ?? acquireLock(stateFolderOf(path, undefined), path);
-    if (lock === null) cleanUp.push(() => held.release());
+    const kept = lock?.isInPlace() === true ? lock : null;
+    const held = kept ?? acquireLock(stateFolderOf(path, undefined), path);
+    if (kept === null) cleanUp.push(() => held.release());
     const state = new LocalState(stateFolder, destination.url, name, layoutRules(layout, destination.capabilities));
     cleanUp.unshift(() => state.close());
     recover(state, database, onDamage);
+    if (kept === null) lock?.release();
     return { database, state, lock: held };
   } catch (error) {
     for (const undo of cleanUp) undo();

@@ -7,7 +7,7 @@
  *     <12 hex digits>/          one folder per destination URL, name and layout
  *       position.json  pages.crc  outbox/
  */
-import { readdirSync, rmSync, statSync } from "node:fs";
+import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { assert } from "../assert.ts";
 import { KiB } from "../bytes.ts";
@@ -92,6 +92,11 @@ export class LocalState {
       this.table.close();
       this.table = null;
     }
+  }
+
+  /** True if somebody removed our folder: nothing can be staged any more, and what waited is lost. */
+  isGone(): boolean {
+    return !existsSync(this.outbox.folder);
   }
 
   /** Forgets everything: the next contact takes the chain over from where the destination says that it ends. */

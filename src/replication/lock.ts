@@ -19,6 +19,8 @@ import { errnoOf, WalsyncError } from "../errors.ts";
 import { tryLockFile } from "../libc.ts";
 
 export interface HeldLock {
+  /** False once somebody removed the file, with its folder perhaps: the lock keeps nobody out then. */
+  isInPlace(): boolean;
   release(): void;
 }
 
@@ -31,9 +33,12 @@ export function acquireLock(folder: string, databasePath: string): HeldLock {
   const fd = openLocked(folder, path, databasePath);
   ftruncateSync(fd);
   writeSync(fd, `walsync, process ${process.pid}\n`);
+  const isInPlace = () => isNameOf(path, fd);
   return {
+    isInPlace,
     release: () => {
-      removeIfAlone(folder, path);
+      // Another file of this name is another process's lock.
+      if (isInPlace()) removeIfAlone(folder, path);
       closeSync(fd);
     },
   };

@@ -66,11 +66,17 @@ export class OpenDatabase {
   snapshotNotBeforeMs = 0;
   validationNotBeforeMs = 0;
 
+  /** After a fault of the local disk, captures are tried again at this time: each try reads all frames that wait. */
+  pausedUntilMs = 0;
+
   readonly #openedAtMs = Date.now();
   #yieldNotBeforeMs = 0;
   /** The WAL index when the pin was taken. */
   #pinned: WalIndexHead;
   readonly #tasks = new Set<Promise<void>>();
+  /** Scans of the database that are under way. */
+  readonly #readings = new Set<Promise<unknown>>();
+  #isLetGo = false;
 
   constructor(database: PinnedDatabase, state: LocalState, delivery: Delivery, nowMs: number) {
     this.database = database;
@@ -97,7 +103,7 @@ export class OpenDatabase {
     return {
       waitingBytes: outbox.sizeBytes,
       lagMs: sinceMs === undefined ? 0 : Math.max(0, Date.now() - sinceMs),
-      walBytes: this.database.walSizeBytes(),
+      walBytes: this.#isLetGo ? 0 : this.database.walSizeBytes(),
     };
   }
 
@@ -199,14 +205,38 @@ export class OpenDatabase {
     while (this.#tasks.size > 0) await Promise.all(this.#tasks);
   }
 
-  /** Ends everything, the pin last. */
+  /** Runs a scan of the database: its files stay open until then. */
+  async reading<T>(scan: () => Promise<T>): Promise<T> {
+    const reading = scan();
+    this.#readings.add(reading);
+    try {
+      return await reading;
+    } finally {
+      this.#readings.delete(reading);
+    }
+  }
+
+  /**
+   * Closes the database's files, as soon as no scan reads them. What is captured is shipped on. A file that was deleted takes
+   * up its place on the disk until then, and with a pin its WAL would grow for as long as writers have it open.
+   */
+  async letGo(): Promise<void> {
+    this.yieldedAtMs = null;
+    await Promise.allSettled(this.#readings);
+    if (this.#isLetGo) return;
+    this.#isLetGo = true;
+    this.database.close();
+  }
+
+  /** Ends everything. The database is let go of first: nothing that a destination does may hold up its writers. */
   async close(): Promise<void> {
     this.stop.abort();
     this.failConnected(this.stop.signal.reason);
-    await this.delivery.stop();
+    const delivered = this.delivery.stop();
+    await this.letGo();
+    await delivered;
     await this.settled();
     this.state.close();
-    this.database.close();
   }
 }
 

@@ -2,7 +2,7 @@
 export type Phase =
   /** Not begun, or stopped. */
   | { kind: "closed" }
-  /** Pinned; the destination has yet to say where its chain ends. */
+  /** Open, not pinned; the destination has yet to say where its chain ends. */
   | { kind: "waiting" }
   /** Captures. */
   | { kind: "live" }

@@ -132,6 +132,8 @@ export class Replicator {
     this.#open.wantsSnapshot = this.#setup.policy.snapshot.onStartup && !this.#wasOpen;
     this.#wasOpen = true;
     this.#phase = { kind: state.position === null ? "waiting" : "live" };
+    // The chain begins with whatever the database is then, however long the destination is awaited.
+    if (this.#phase.kind === "waiting") database.unpin();
   }
 
   /** Makes first contact in the background, as soon as the destination is ready. */
@@ -164,6 +166,9 @@ export class Replicator {
       switch (this.#phase.kind) {
         case "live":
           return this.#tickLive(this.#open!, nowMs, false);
+        case "waiting":
+        case "scanning":
+          return this.#isReplaced(this.#open!) ? this.#lose(nowMs) : Number.POSITIVE_INFINITY;
         case "vanished":
           return existsSync(this.path) ? this.#lose(nowMs) : Number.POSITIVE_INFINITY;
         case "failed":
@@ -233,7 +238,9 @@ export class Replicator {
   }
 
   async #lastSync(deadline: AbortSignal): Promise<void> {
-    if (this.#open?.database.isReplaced()) this.#lose(monotonicMs());
+    if (this.#phase.kind === "vanished" ? existsSync(this.path) : this.#open?.database.isReplaced()) {
+      this.#lose(monotonicMs());
+    }
     if (this.#phase.kind === "failed" && this.#isGone()) this.#failure = null;
     else if (this.#phase.kind === "failed" && !deadline.aborted) {
       // One more try: what was committed since would wait for the next start.
@@ -263,6 +270,7 @@ export class Replicator {
   }
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
+    if (nowMs < open.pausedUntilMs && !force && !this.#isReplaced(open)) return open.pausedUntilMs;
     const tended = tend(open, this.#setup.policy, nowMs, force);
     if (open.yieldAwaitsProof && open.yieldedAtMs === null) {
       open.yieldAwaitsProof = false;
@@ -310,12 +318,19 @@ export class Replicator {
   #lose(nowMs: number): number {
     if (this.#isGone() && (this.#phase.kind === "live" || this.#phase.kind === "vanished")) {
       this.#phase = { kind: "vanished" };
+      void this.#open?.letGo();
       return Number.POSITIVE_INFINITY;
     }
     const retryAtMs = this.#handle(replaced(this.path), nowMs);
     // Another file has its name: nothing more may ever happen to that.
     if (this.#phase.kind === "failed" && existsSync(this.path)) this.#phase.retryAtMs = this.#phase.soonestMs;
     return this.#phase.kind === "failed" ? this.#phase.retryAtMs : retryAtMs;
+  }
+
+  /** True if it was asked to look, and the path names another file than the one that is open, or none. */
+  #isReplaced(open: OpenDatabase): boolean {
+    if (open.checkFile) open.checkFile = open.database.isReplaced();
+    return open.checkFile;
   }
 
   #isGone(): boolean {
@@ -376,12 +391,8 @@ export class Replicator {
       this.onWake();
       return;
     }
-    if (error instanceof OutboxDamage) {
-      this.#faults.reportDamage("outbox", error);
-      this.#open?.state.startOver();
-      this.#phase = { kind: "failed", retryAtMs: 0, soonestMs: 0 };
-      void this.#close();
-    } else this.#handle(error, monotonicMs());
+    if (error instanceof OutboxDamage) this.#beginAnew(error);
+    else this.#handle(error, monotonicMs());
     this.onWake();
   }
 
@@ -460,10 +471,13 @@ export class Replicator {
   #handle(error: unknown, nowMs: number): number {
     const fault = asFault(this.path, error);
     const retryAtMs = nowMs + RETRY_MS;
-    if (fault.code === "E_DISK" && this.#phase.kind === "live") {
+    if (fault.code === "E_DISK" && this.#phase.kind === "live" && this.#open !== null) {
+      if (this.#open.state.isGone()) return this.#beginAnew(new OutboxDamage(messageOf(fault), { cause: fault }));
       this.#pausedBy = messageOf(fault);
       this.#faults.report("capture pauses", fault);
-      return retryAtMs;
+      // All that waits in the WAL was read for nothing, and events come by the thousand.
+      this.#open.pausedUntilMs = nowMs + Math.max(DISK_PAUSE_MS, DISK_PAUSE_SHARE * (monotonicMs() - nowMs));
+      return this.#open.pausedUntilMs;
     }
     this.#failure = fault;
     this.#isAwaited = !this.#wasOpen && isNotYetMade(this.path);
@@ -474,6 +488,15 @@ export class Replicator {
     this.#phase = { kind: "failed", retryAtMs, soonestMs };
     void this.#close();
     return retryAtMs;
+  }
+
+  /** What waits to be shipped is damaged or gone: opens the database again without it. Returns when. */
+  #beginAnew(error: OutboxDamage): number {
+    this.#faults.reportDamage("outbox", error);
+    this.#open?.state.startOver();
+    this.#phase = { kind: "failed", retryAtMs: 0, soonestMs: 0 };
+    void this.#close();
+    return 0;
   }
 
   async #close(): Promise<void> {
@@ -498,3 +521,6 @@ export class Replicator {
 const RETRY_MS = 10_000;
 const RETRY_SOON_MS = 250;
 const CLOSING_MS = 20;
+const DISK_PAUSE_MS = 1000;
+/** Trying takes a tenth of the processor at most. */
+const DISK_PAUSE_SHARE = 10;

@@ -48,11 +48,13 @@ export class ScanRunner {
     onDone: () => void,
   ): Promise<void> {
     const { signal } = open.stop;
+    // The scan takes the pin anew at its own time. Until its turn comes there is nothing to keep in the WAL.
+    open.database.unpin();
     await this.#setup.scans.run(async () => {
       for (let restarts = 0; ; restarts++) {
         signal.throwIfAborted();
         try {
-          await scan(this.#options(open, restarts));
+          await open.reading(() => scan(this.#options(open, restarts)));
           break;
         } catch (error) {
           if (!(error instanceof GaveWay)) throw error;
@@ -84,13 +86,14 @@ export class ScanRunner {
       if (open.yieldedAtMs !== null) open.takePinBack();
       open.scanning = true;
       try {
-        return await scan(database, state, state.position!, this.#options(open, restarts));
+        return await open.reading(() => scan(database, state, state.position!, this.#options(open, restarts)));
       } catch (error) {
         if (!(error instanceof GaveWay)) throw error;
       } finally {
         open.scanning = false;
-        open.notePin();
+        if (this.#captures.isLive()) open.notePin();
       }
+      if (!this.#captures.isLive()) return null;
       // What was committed since the pin was taken must be captured before it is let go.
       this.#captures.captureRest(open);
       if (this.#captures.isLive()) await this.#giveWay(open);

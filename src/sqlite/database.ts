@@ -109,8 +109,9 @@ export class PinnedDatabase {
     this.pin();
   }
 
+  /** Lets go of the pin, if it is held. */
   unpin(): void {
-    this.#connection.run("COMMIT");
+    if (this.#connection.inTransaction) this.#connection.run("COMMIT");
   }
 
   /** Throws E_DATABASE if another process keeps the WAL locked, as one that recovers it does for a moment. */

@@ -27,6 +27,9 @@ export interface HostOptions {
   layout?: Layout;
   /** Another destination than the folder. */
   open?: () => Promise<Destination>;
+  /** When the destination is said to be there; by default it is. */
+  ready?: Promise<boolean>;
+  mayVanish?: boolean;
 }
 
 export class Host {
@@ -112,7 +115,8 @@ export class Host {
       destination: this.#destination,
       stateFolder: this.#stateFolder,
       policy: { ...POLICY, ...policy },
-      ready: Promise.resolve(true),
+      ready: this.#options.ready ?? Promise.resolve(true),
+      mayVanish: this.#options.mayVanish ?? false,
       patience: "endless",
       scans: this.scans,
     });
