@@ -112,6 +112,7 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
     const source = await place.begin(join(folder, "source"));
     const path = join(folder, "app.db");
     const app = new Database(path, { create: true });
+    app.run("pragma busy_timeout = 5000");
     app.run("pragma journal_mode = wal");
     app.run("create table item (id integer primary key, body)");
     const litestream = Litestream.configured(folder, [{ path, place: source.litestream }], {
