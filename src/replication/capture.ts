@@ -74,8 +74,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
   const position = state.position!;
   const captured: Tended["captured"] = [];
   const checkpoints: Checkpoint[] = [];
-  if (open.checkFile && database.isReplaced()) return { captured, checkpoints, next: { kind: "replaced" } };
-  open.checkFile = false;
+  if (open.isReplaced()) return { captured, checkpoints, next: { kind: "replaced" } };
   if (open.yieldedAtMs !== null) {
     if (!force) return { captured, checkpoints, next: { kind: "wait", untilMs: Number.POSITIVE_INFINITY } };
     open.takePinBack();

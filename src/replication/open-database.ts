@@ -7,6 +7,7 @@ import type { PinnedDatabase } from "../sqlite/database.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { nextTurn } from "../turn.ts";
 import type { Delivery } from "./delivery.ts";
+import { SCAN_PAUSE_MS } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import { claimsTxid } from "./outbox.ts";
 import { planCapture } from "./plan.ts";
@@ -66,7 +67,7 @@ export class OpenDatabase {
   snapshotNotBeforeMs = 0;
   validationNotBeforeMs = 0;
 
-  /** After a fault of the local disk, captures are tried again at this time: each try reads all frames that wait. */
+  /** After a fault of the local disk, captures are tried again at this time. */
   pausedUntilMs = 0;
 
   readonly #openedAtMs = Date.now();
@@ -105,6 +106,28 @@ export class OpenDatabase {
       lagMs: sinceMs === undefined ? 0 : Math.max(0, Date.now() - sinceMs),
       walBytes: this.#isLetGo ? 0 : this.database.walSizeBytes(),
     };
+  }
+
+  /** True if it was asked to look (`checkFile`), and the path names another file than the one that is open, or none. */
+  isReplaced(): boolean {
+    if (this.checkFile) this.checkFile = this.database.isReplaced();
+    return this.checkFile;
+  }
+
+  /**
+   * A try that began at `startedMs` failed. It read all that waits in the WAL for nothing, and events come by the thousand.
+   * Returns when to try again.
+   */
+  pauseCaptures(startedMs: number): number {
+    this.pausedUntilMs = startedMs + Math.max(DISK_PAUSE_MS, DISK_PAUSE_SHARE * (monotonicMs() - startedMs));
+    return this.pausedUntilMs;
+  }
+
+  /** A snapshot was taken: `intervalMs` is the time between two, or 0. */
+  noteSnapshot(intervalMs: number): void {
+    this.snapshotNotBeforeMs = monotonicMs() + Math.min(SCAN_PAUSE_MS, intervalMs || SCAN_PAUSE_MS);
+    this.framesSinceSnapshot = 0;
+    this.wantsSnapshot = false;
   }
 
   /** Pinned at mark 0: the WAL was copied back completely, and the next writer restarts it. */
@@ -242,6 +265,9 @@ export class OpenDatabase {
 
 // --- internal ---
 
+const DISK_PAUSE_MS = 1000;
+/** Trying takes a tenth of the processor at most. */
+const DISK_PAUSE_SHARE = 10;
 const YIELD_MS = 150;
 const YIELD_STEP_MS = 0.25;
 const YIELD_PAUSE_MS = 1000;

@@ -1,4 +1,6 @@
 /** What a database is doing, apart from what runs in the background. */
+import type { WalsyncError } from "../errors.ts";
+
 export type Phase =
   /** Not begun, or stopped. */
   | { kind: "closed" }
@@ -14,3 +16,16 @@ export type Phase =
   | { kind: "vanished" }
   /** Another writer owns the name. For good. */
   | { kind: "fenced"; error: unknown };
+
+/** When a database that cannot be opened or read is tried again. */
+export function failedPhase(fault: WalsyncError, nowMs: number): Extract<Phase, { kind: "failed" }> {
+  const retryAtMs = nowMs + RETRY_MS;
+  // A file that comes back is worth a look at once; a disk that is full is not, and opening makes events of its own.
+  const soonestMs = fault.code === "E_DATABASE" ? nowMs + RETRY_SOON_MS : retryAtMs;
+  return { kind: "failed", retryAtMs, soonestMs };
+}
+
+// --- internal ---
+
+const RETRY_MS = 10_000;
+const RETRY_SOON_MS = 250;

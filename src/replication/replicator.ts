@@ -14,7 +14,7 @@ import { tend } from "./capture.ts";
 import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
 import { Delivery, untilAborted } from "./delivery.ts";
-import { oweSnapshot, SCAN_PAUSE_MS, SCAN_RETRY_MS } from "./due.ts";
+import { oweSnapshot, SCAN_RETRY_MS } from "./due.ts";
 import { asFault, changed, FaultLog, isNotYetMade, missing, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
@@ -22,7 +22,7 @@ import type { LocalState } from "./local-state.ts";
 import type { HeldLock } from "./lock.ts";
 import { type DatabaseStatus, OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
-import type { Phase } from "./phase.ts";
+import { failedPhase, type Phase } from "./phase.ts";
 import type { ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import type { ReplicatorSetup } from "./replicator-setup.ts";
@@ -168,7 +168,7 @@ export class Replicator {
           return this.#tickLive(this.#open!, nowMs, false);
         case "waiting":
         case "scanning":
-          return this.#isReplaced(this.#open!) ? this.#lose(nowMs) : Number.POSITIVE_INFINITY;
+          return this.#open!.isReplaced() ? this.#lose(nowMs) : Number.POSITIVE_INFINITY;
         case "vanished":
           return existsSync(this.path) ? this.#lose(nowMs) : Number.POSITIVE_INFINITY;
         case "failed":
@@ -233,7 +233,8 @@ export class Replicator {
       await this.#close();
       return left;
     } finally {
-      this.#releaseLock();
+      this.#lock?.release();
+      this.#lock = null;
     }
   }
 
@@ -270,7 +271,7 @@ export class Replicator {
   }
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
-    if (nowMs < open.pausedUntilMs && !force && !this.#isReplaced(open)) return open.pausedUntilMs;
+    if (nowMs < open.pausedUntilMs && !force && !open.isReplaced()) return open.pausedUntilMs;
     const tended = tend(open, this.#setup.policy, nowMs, force);
     if (open.yieldAwaitsProof && open.yieldedAtMs === null) {
       open.yieldAwaitsProof = false;
@@ -325,12 +326,6 @@ export class Replicator {
     // Another file has its name: nothing more may ever happen to that.
     if (this.#phase.kind === "failed" && existsSync(this.path)) this.#phase.retryAtMs = this.#phase.soonestMs;
     return this.#phase.kind === "failed" ? this.#phase.retryAtMs : retryAtMs;
-  }
-
-  /** True if it was asked to look, and the path names another file than the one that is open, or none. */
-  #isReplaced(open: OpenDatabase): boolean {
-    if (open.checkFile) open.checkFile = open.database.isReplaced();
-    return open.checkFile;
   }
 
   #isGone(): boolean {
@@ -388,10 +383,7 @@ export class Replicator {
       this.#phase = { kind: "fenced", error };
       this.#faults.report("stopped: another writer owns the name", error);
       void this.#close();
-      this.onWake();
-      return;
-    }
-    if (error instanceof OutboxDamage) this.#beginAnew(error);
+    } else if (error instanceof OutboxDamage) this.#beginAnew(error);
     else this.#handle(error, monotonicMs());
     this.onWake();
   }
@@ -413,10 +405,7 @@ export class Replicator {
     const done = await this.#scanWhileLive(open, snapshot);
     if (done) {
       this.#journal.snapshotStaged(monotonicMs() - startedMs);
-      const { intervalMs } = this.#setup.policy.snapshot;
-      open.snapshotNotBeforeMs = monotonicMs() + Math.min(SCAN_PAUSE_MS, intervalMs || SCAN_PAUSE_MS);
-      open.framesSinceSnapshot = 0;
-      open.wantsSnapshot = false;
+      open.noteSnapshot(this.#setup.policy.snapshot.intervalMs);
     }
     open.delivery.start();
     this.onWake();
@@ -440,9 +429,7 @@ export class Replicator {
     if (outcome === null) return false;
     this.#journal.scanned(outcome);
     if (outcome.kind === "done") return true;
-    if (outcome.reason === "checksum-differs") {
-      this.#faults.reportDamage("database", changed(this.path));
-    }
+    if (outcome.reason === "checksum-differs") this.#faults.reportDamage("database", changed(this.path));
     this.#startResync(open, outcome.reason);
     return false;
   }
@@ -470,24 +457,19 @@ export class Replicator {
    */
   #handle(error: unknown, nowMs: number): number {
     const fault = asFault(this.path, error);
-    const retryAtMs = nowMs + RETRY_MS;
     if (fault.code === "E_DISK" && this.#phase.kind === "live" && this.#open !== null) {
       if (this.#open.state.isGone()) return this.#beginAnew(new OutboxDamage(messageOf(fault), { cause: fault }));
       this.#pausedBy = messageOf(fault);
       this.#faults.report("capture pauses", fault);
-      // All that waits in the WAL was read for nothing, and events come by the thousand.
-      this.#open.pausedUntilMs = nowMs + Math.max(DISK_PAUSE_MS, DISK_PAUSE_SHARE * (monotonicMs() - nowMs));
-      return this.#open.pausedUntilMs;
+      return this.#open.pauseCaptures(nowMs);
     }
     this.#failure = fault;
     this.#isAwaited = !this.#wasOpen && isNotYetMade(this.path);
     if (this.#isAwaited) this.#faults.reportAwaited();
     else if (this.#setup.patience === "endless") this.#faults.report("database failed", fault);
-    // A file that comes back is worth a look at once; a disk that is full is not, and opening makes events of its own.
-    const soonestMs = fault.code === "E_DATABASE" ? nowMs + RETRY_SOON_MS : retryAtMs;
-    this.#phase = { kind: "failed", retryAtMs, soonestMs };
+    this.#phase = failedPhase(fault, nowMs);
     void this.#close();
-    return retryAtMs;
+    return this.#phase.retryAtMs;
   }
 
   /** What waits to be shipped is damaged or gone: opens the database again without it. Returns when. */
@@ -509,18 +491,8 @@ export class Replicator {
     }
     await this.#closing;
   }
-
-  #releaseLock(): void {
-    this.#lock?.release();
-    this.#lock = null;
-  }
 }
 
 // --- internal ---
 
-const RETRY_MS = 10_000;
-const RETRY_SOON_MS = 250;
 const CLOSING_MS = 20;
-const DISK_PAUSE_MS = 1000;
-/** Trying takes a tenth of the processor at most. */
-const DISK_PAUSE_SHARE = 10;
