@@ -200,14 +200,10 @@ export class Caretaker {
     }
     care.front ??= rules.frontOf(await this.#list(name, signal), merge);
     // Null again: something was shipped while the destination was asked. It is asked again a little later.
-    let isDone = false;
-    // A few at a time: where more comes all the time, removing what was merged has its turn, too.
-    for (let merged = 0; merged < MERGES_IN_A_TURN && care.front !== null && !isDone; ) {
+    while (care.front !== null) {
       signal.throwIfAborted();
       const planned = rules.planMerge(care.front, merge, Date.now());
-      isDone = planned === null;
       if (planned === null) break;
-      merged++;
       const startedMs = monotonicMs();
       const { files, entry } = await mergeIncrements(this.#destination, layout, name, planned, folder, signal);
       care.replace(files, entry, planned.level);
@@ -218,12 +214,8 @@ export class Caretaker {
       const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
       logEvent("debug", "merged", { ...fields, durationMs });
     }
-    if (care.front === null) care.mergeAtMs = Date.now() + merge.windowsMs[0]!;
-    else if (!isDone) care.mergeAtMs = Date.now();
-    else {
-      care.front = rules.dropSettled(care.front, merge, Date.now());
-      care.mergeAtMs = rules.nextMergeMs(care.front, merge);
-    }
+    if (care.front !== null) care.front = rules.dropSettled(care.front, merge, Date.now());
+    care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : rules.nextMergeMs(care.front, merge);
   }
 
   /** Removes what merged files replaced long enough ago. */
@@ -286,7 +278,6 @@ export class Caretaker {
 
 const TIMER_MAX_MS = 60 * 60_000;
 const SWEEP_INTERVAL_MS = 60 * 60_000;
-const MERGES_IN_A_TURN = 8;
 const RETRY_MS = 60_000;
 const RETRY_MAX_MS = 60 * 60_000;
 
