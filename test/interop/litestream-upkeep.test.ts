@@ -126,8 +126,9 @@ describe.skipIf(!isReady).each(places)(`in $label, seed ${seed}`, (place) => {
       await looking;
       expect(restored).toBeGreaterThan(3);
       // Where a file takes longer than a window, there is nothing in the next one to merge.
-      expect([...levels]).toEqual(expect.arrayContaining([0, 1, 2, 9]));
-      expect(gone.size).toBeGreaterThan(10);
+      expect([...levels]).toEqual(expect.arrayContaining([0, 1, 9]));
+      // In a bucket windows of a tenth of a second may keep merging busy for all the time.
+      if (place.where === "directory") expect(gone.size).toBeGreaterThan(10);
 
       await end(ledger);
       await host.stop();

@@ -214,4 +214,4 @@ test("memory does not grow with the database", async () => {
   const small = await peakOf(join(chain.folder, ".."));
   const large = await peakOf(join(host.bucketFolder, ".."));
   expect(large - small).toBeLessThan(40e6);
-});
+}, 30_000);
