@@ -3,12 +3,13 @@
  * there is a manifest. Nothing else in the program asks which layout it writes.
  *
  * The litestream layout is what Litestream 0.5 writes and reads: files without database checksums, in folders by level.
- * The checksums that a chain is proven by are kept as metadata there, where the destination keeps any.
+ * The checksums that a chain is proven by are kept as metadata there, where the destination keeps any. Whoever reads takes them
+ * from wherever they are.
  */
 import { hex64 } from "../bytes.ts";
 import type { Capabilities, WriteOptions } from "../destination/destination.ts";
 import { formatKey, type Layout, SNAPSHOT_LEVEL } from "../destination/layout.ts";
-import { HEADER_FLAG_NO_CHECKSUM, type LtxHeader, type LtxTrailer } from "../ltx/format.ts";
+import { HEADER_FLAG_NO_CHECKSUM, hasChecksums, type LtxHeader, type LtxTrailer } from "../ltx/format.ts";
 import type { TxidRange } from "../ltx/txid.ts";
 
 /** A stretch of a WAL, as the header of an LTX file tells it; all 0 if there is none. */
@@ -52,15 +53,27 @@ export interface LayoutRules {
   /** What is kept with an object. */
   attributesOf(facts: FileFacts): Pick<WriteOptions, "metadata" | "modifiedAt">;
   /** What the ends of a file and its metadata say; null if the destination cannot tell, not even of files of ours. */
-  checksumsOf(ends: {
-    header: LtxHeader;
-    trailer: LtxTrailer;
-    metadata: Record<string, string>;
-  }): ChainChecksums | null;
+  checksumsOf(ends: FileEnds): ChainChecksums | null;
+}
+
+/** What the ends of a file say, and what is kept with it. */
+export interface FileEnds {
+  header: LtxHeader;
+  trailer: Pick<LtxTrailer, "postApplyChecksum">;
+  metadata: Record<string, string>;
 }
 
 /** Where the next frame of a WAL will be. */
 type WalEnd = Pick<LtxHeader, "walOffset" | "salt1" | "salt2">;
+
+/**
+ * What a file claims about the database before and after it: in itself, or beside it where it has no room for that. 0 for what
+ * nothing tells, as with files that Litestream wrote. Which layout it is does not matter.
+ */
+export function claimedChecksums({ header, trailer, metadata }: FileEnds): ChainChecksums {
+  if (hasChecksums(header)) return { pre: header.preApplyChecksum, post: trailer.postApplyChecksum };
+  return { pre: told(metadata["pre-checksum"]), post: told(metadata["post-checksum"]) };
+}
 
 export function layoutRules(layout: Layout, capabilities: Capabilities): LayoutRules {
   return layout === "walsync" ? WALSYNC_RULES : litestreamRules(capabilities);
@@ -117,8 +130,7 @@ function litestreamRules({ metadata: keepsMetadata, levelFolders }: Capabilities
       // Litestream takes the time of a file in a directory for the time of the state in it.
       return { metadata: { ...metadata, ...checksums }, modifiedAt: at };
     },
-    checksumsOf: ({ metadata }) =>
-      keepsMetadata ? { pre: told(metadata["pre-checksum"]), post: told(metadata["post-checksum"]) } : null,
+    checksumsOf: (ends) => (keepsMetadata ? claimedChecksums(ends) : null),
   };
 }
 

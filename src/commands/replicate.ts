@@ -4,7 +4,7 @@ import { basename, dirname, resolve } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { COMMIT, VERSION } from "../cli/version.ts";
 import { monotonicMs } from "../clock.ts";
-import { requireName } from "../destination/layout.ts";
+import { requireListedName, UNNAMED } from "../destination/layout.ts";
 import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
@@ -21,7 +21,11 @@ const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 export default defineWalsyncCommand({
   meta: { name: "replicate", description: "Keep a local read copy of a database current" },
   positionals: {
-    source: { required: true, description: "s3://bucket/name or a directory: destination and name in one" },
+    source: {
+      required: true,
+      description:
+        "s3://bucket/name or a directory: destination and name in one; a bucket alone is the replica at its root",
+    },
   },
   flags: {
     local: { type: "string", required: true, placeholder: "FILE", description: "the copy; made if it is not there" },
@@ -45,7 +49,7 @@ export default defineWalsyncCommand({
   result: REPLICATE_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { bucket, name } = splitSource(positionals.source);
-    requireName(name);
+    requireListedName(name);
     const destination = await destinationOf({ ...flags, bucket }, env, signal);
     const { acquireLock } = await import("../replication/lock.ts");
     const { Follower } = await import("../restore/follow.ts");
@@ -105,25 +109,25 @@ function restoreProgress(name: string) {
   };
 }
 
-/** A name may have slashes, and a prefix too: everything behind the bucket, or below the directory, is the name. */
+/**
+ * A name may have slashes, and a prefix too: everything behind the bucket, or below the directory, is the name. Nothing behind
+ * the bucket is the database whose files lie right there.
+ */
 function splitSource(source: string): { bucket: string; name: string } {
   const address = parseDestinationUrl(source);
   if (address.kind === "s3") {
-    const [place, query] = source.split("?", 2);
+    const query = source.split("?", 2)[1];
     const bucket = `s3://${address.bucket}${query === undefined ? "" : `?${query}`}`;
-    if (address.prefix === "") throw withoutName(place!);
-    return { bucket, name: address.prefix };
+    return { bucket, name: address.prefix === "" ? UNNAMED : address.prefix };
   }
   const path = address.path.replace(/\/+$/, "");
   const name = basename(path);
-  if (name === "") throw withoutName(source);
+  if (name === "") {
+    throw new WalsyncError("E_USAGE", `${source}: expected the folder of a database, found none`, {
+      hint: "Write the destination and the name in one: /backups/app. walsync list shows the names.",
+    });
+  }
   return { bucket: path.slice(0, -name.length) || ".", name };
-}
-
-function withoutName(source: string): WalsyncError {
-  return new WalsyncError("E_USAGE", `${source}: expected the name of a database behind the destination, found none`, {
-    hint: "Write s3://bucket/prefix/name. walsync list shows the names.",
-  });
 }
 
 async function followOn(

@@ -6,13 +6,13 @@ import { closeSync, fstatSync, lstatSync, openSync, rmSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { hex64 } from "../bytes.ts";
 import { type Chain, readChain, readFileEnds } from "../chain/chain.ts";
+import { claimedChecksums } from "../chain/layout-rules.ts";
 import { type ChainFile, followOn, restorePoints } from "../chain/plan.ts";
 import { type Anchor, anchorAt, readTail } from "../chain/tail.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError, makePrivateFolder, syncFile, writeFully } from "../durable.ts";
 import { ChainGapError, errnoOf, LtxError, VanishedError, WalsyncError } from "../errors.ts";
-import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
@@ -162,11 +162,10 @@ export class Follower {
     }
     // Later files are proven by their checksums; without those there is nothing to go by.
     if (known === null) return checksum !== null;
-    const { header, trailer } = await readFileEnds(this.#destination, known, signal);
-    if (known.maxTxid === txid && checksum !== null && hasChecksums(header)) {
-      return trailer.postApplyChecksum === checksum;
-    }
-    return header.timestampMs <= timestampMs;
+    const ends = await readFileEnds(this.#destination, known, signal);
+    const { post } = claimedChecksums(ends);
+    if (known.maxTxid === txid && checksum !== null && post !== 0n) return post === checksum;
+    return ends.header.timestampMs <= timestampMs;
   }
 
   async #advance(path: readonly ChainFile[], files: readonly ChainFile[], signal: AbortSignal): Promise<FollowStep> {
@@ -183,19 +182,22 @@ export class Follower {
   }
 
   async #applyIncrements(
-    { header, postApplyChecksum, change }: FetchedIncrements,
+    { header, claimedPost, change }: FetchedIncrements,
     anchor: Anchor | null,
     folder: string,
     signal: AbortSignal,
   ): Promise<void> {
     if (header.pageSize !== this.#file!.read().pageSize) throw new PageSizeChanged();
     const prepared = await this.#prepare(change, folder);
-    if (hasChecksums(header) && prepared.checksum !== null && prepared.checksum !== postApplyChecksum) {
+    // Where a checksum was known and none is claimed, another program took the chain over: only a whole restore goes on from there.
+    if (prepared.checksum !== null && prepared.checksum !== claimedPost) {
+      const expected =
+        claimedPost === 0n ? "a claim of the database checksum" : `database checksum ${hex64(claimedPost)}`;
       throw new ChainGapError(
-        `${this.#name}: expected database checksum ${hex64(postApplyChecksum)} after txid ${header.maxTxid}, found that the copy would have ${hex64(prepared.checksum)}`,
+        `${this.#name}: expected ${expected} after txid ${header.maxTxid}, found that the copy would have ${hex64(prepared.checksum)}`,
       );
     }
-    const checksum = hasChecksums(header) ? postApplyChecksum : null;
+    const checksum = claimedPost === 0n ? null : claimedPost;
     await this.#apply(prepared, { txid: header.maxTxid, timestampMs: header.timestampMs, checksum }, anchor, signal);
   }
 

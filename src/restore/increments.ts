@@ -1,13 +1,14 @@
 /** Increments on their way into a copy: fetched into a folder, merged into one file, and read page by page. */
 import { closeSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { KiB } from "../bytes.ts";
+import { hex64, KiB } from "../bytes.ts";
 import { requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
+import { type ChainChecksums, claimedChecksums } from "../chain/layout-rules.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { openTempFile, writeFully } from "../durable.ts";
-import { WalsyncError } from "../errors.ts";
+import { ChainGapError, WalsyncError } from "../errors.ts";
 import { compactLtx, MAX_COMPACT_INPUTS } from "../ltx/compactor.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { LtxHeader } from "../ltx/format.ts";
@@ -16,7 +17,8 @@ import type { PageChange } from "./prepared-change.ts";
 /** Increments that are one local file by now. */
 export interface FetchedIncrements {
   header: LtxHeader;
-  postApplyChecksum: bigint;
+  /** Database checksum after them; 0 if the last of them claims none. */
+  claimedPost: bigint;
   change: PageChange;
 }
 
@@ -46,6 +48,7 @@ export async function fetchIncrements(
   signal: AbortSignal,
 ): Promise<FetchedIncrements> {
   const paths: string[] = [];
+  let claimed: ChainChecksums = { pre: 0n, post: 0n };
   for await (const { file, chunks, metadata } of fetchInOrder(destination, stretch, signal)) {
     const path = join(folder, `${paths.length}.ltx`);
     const found = await writeHashed(path, chunks);
@@ -56,7 +59,11 @@ export async function fetchIncrements(
     }
     const reader = new LtxFileReader(path, READ_SIZE);
     reader.close();
-    requireHeaderOfKey(file, reader.header);
+    const { header, claimedPostApplyChecksum: postApplyChecksum } = reader;
+    requireHeaderOfKey(file, header);
+    const before = claimed.post;
+    claimed = claimedChecksums({ header, trailer: { postApplyChecksum }, metadata });
+    requireFollowingOn(file, before, claimed.pre);
     paths.push(path);
   }
   const merged = join(folder, "merged.ltx");
@@ -70,14 +77,22 @@ export async function fetchIncrements(
   for (const path of paths) rmSync(path);
   const reader = new LtxFileReader(merged, READ_SIZE);
   reader.close();
-  const { header, claimedPostApplyChecksum: postApplyChecksum } = reader;
+  const { header } = reader;
   const { pageSize, commit } = header;
-  return { header, postApplyChecksum, change: { pageSize, commit, pages: () => pagesOf(merged) } };
+  return { header, claimedPost: claimed.post, change: { pageSize, commit, pages: () => pagesOf(merged) } };
 }
 
 // --- internal ---
 
 const READ_SIZE = 64 * KiB;
+
+/** By what the files claim; 0 for what nothing tells. */
+function requireFollowingOn(file: ChainFile, before: bigint, pre: bigint): void {
+  if (before === 0n || pre === 0n || before === pre) return;
+  throw new ChainGapError(
+    `${file.key}: expected to follow on from database checksum ${hex64(before)}, found ${hex64(pre)}`,
+  );
+}
 
 /** Hex sha256 of what was written. */
 async function writeHashed(path: string, chunks: AsyncIterable<Uint8Array> | Iterable<Uint8Array>): Promise<string> {

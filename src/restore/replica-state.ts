@@ -12,7 +12,7 @@ export interface CopyState {
   txid: Txid;
   /** When it was captured at the source. */
   timestampMs: number;
-  /** Database checksum of the source; null if the layout keeps none. */
+  /** Database checksum of the source; null if nothing tells it. */
   checksum: bigint | null;
   /** The mark in the copy: by it a file tells which state it is. */
   changeCounter: number;

@@ -7,6 +7,7 @@
 import { constants, Database } from "bun:sqlite";
 import { type Chain, findTxidAt, proveTimeOf, readChain, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
+import { claimedChecksums } from "../chain/layout-rules.ts";
 import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -141,9 +142,9 @@ async function buildFile(
       fetchedBytes += chunk.byteLength;
       options.onProgress?.(fetchedBytes, totalBytes);
     }
-    const summary = decoder.finish();
+    const ends = decoder.finish();
     requireSha256(file, sha256, hasher?.digest("hex"));
-    target.end(file, summary);
+    target.end(file, ends.header, claimedChecksums({ ...ends, metadata }));
   }
   return { ...target.finish(), fileCount: files.length, fetchedBytes };
 }

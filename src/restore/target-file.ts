@@ -4,12 +4,12 @@
  */
 import { ftruncateSync } from "node:fs";
 import { hex64, MiB } from "../bytes.ts";
+import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import { syncFile, writeFully } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
-import type { LtxSummary } from "../ltx/decoder.ts";
-import { hasChecksums, PAGE_HEADER_SIZE } from "../ltx/format.ts";
+import { type LtxHeader, PAGE_HEADER_SIZE } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
@@ -23,7 +23,7 @@ export interface Finished {
   /** Size of the database. */
   sizeBytes: number;
   pageCount: number;
-  /** Database checksum of the restored state; null if the layout keeps none. */
+  /** Database checksum of the restored state; null if its newest file claims none. */
   postChecksum: bigint | null;
 }
 
@@ -34,9 +34,9 @@ export class TargetFile {
   readonly #totalBytes: number;
   #pageSize = 0;
   #commit = 0;
-  #newest: LtxSummary | null = null;
+  #newest: Applied | null = null;
   /** The file applied before, which is the next newer one. */
-  #newer: LtxSummary | null = null;
+  #newer: Applied | null = null;
   #written = new Uint8Array(0);
   #missingPages = 0;
   /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
@@ -88,27 +88,27 @@ export class TargetFile {
     writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
   }
 
-  /** Checks that the newer file follows on from this one. */
-  end(file: ChainFile, summary: LtxSummary): void {
-    const { header, trailer } = summary;
-    const newer = this.#newer?.header;
-    const provable = newer !== undefined && hasChecksums(header) && hasChecksums(newer);
+  /** Checks that the newer file follows on from this one. `claimed`: 0 for what nothing tells. */
+  end(file: ChainFile, header: LtxHeader, claimed: ChainChecksums): void {
+    const newer = this.#newer;
+    const pre = newer?.claimed.pre ?? 0n;
+    const isProvable = pre !== 0n && claimed.post !== 0n;
     // A merged file that begins before this one ends has its pre-apply checksum from an earlier state.
-    if (provable && newer.minTxid === header.maxTxid + 1n && newer.preApplyChecksum !== trailer.postApplyChecksum) {
+    if (isProvable && newer!.header.minTxid === header.maxTxid + 1n && pre !== claimed.post) {
       throw new WalsyncError(
         "E_INTEGRITY",
-        `${file.key}: expected database checksum ${hex64(newer.preApplyChecksum)} after it, found ${hex64(trailer.postApplyChecksum)}`,
+        `${file.key}: expected database checksum ${hex64(pre)} after it, found ${hex64(claimed.post)}`,
         { hint: "Two histories are mixed here. Restore to a point before this file, or after the next snapshot." },
       );
     }
     this.#reach = Math.min(this.#reach, header.commit);
-    this.#newest ??= summary;
-    this.#newer = summary;
+    this.#newer = { header, claimed };
+    this.#newest ??= this.#newer;
   }
 
   /** Reads the whole file back: what counts is what the disk gives. */
   finish(): Finished {
-    const newest = this.#newest!;
+    const { header, claimed } = this.#newest!;
     const skipped = lockPgno(this.#pageSize);
     for (let pgno = 1; pgno <= this.#commit; pgno++) {
       if (pgno === skipped || this.#has(pgno)) continue;
@@ -119,19 +119,19 @@ export class TargetFile {
     }
     syncFile(this.#fd, this.#path);
     const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
-    if (hasChecksums(newest.header) && found !== newest.trailer.postApplyChecksum) {
+    if (claimed.post !== 0n && found !== claimed.post) {
       throw new WalsyncError(
         "E_INTEGRITY",
-        `${this.#name}: expected database checksum ${hex64(newest.trailer.postApplyChecksum)}, found ${hex64(found)}`,
+        `${this.#name}: expected database checksum ${hex64(claimed.post)}, found ${hex64(found)}`,
         { hint: "The chain or the disk is damaged. Restore to an earlier point." },
       );
     }
     return {
-      txid: newest.header.maxTxid,
-      timestampMs: newest.header.timestampMs,
+      txid: header.maxTxid,
+      timestampMs: header.timestampMs,
       sizeBytes: this.#commit * this.#pageSize,
       pageCount: this.#commit,
-      postChecksum: hasChecksums(newest.header) ? newest.trailer.postApplyChecksum : null,
+      postChecksum: claimed.post === 0n ? null : claimed.post,
     };
   }
 
@@ -141,6 +141,12 @@ export class TargetFile {
 }
 
 // --- internal ---
+
+/** A file that was applied, and what it claims. */
+interface Applied {
+  header: LtxHeader;
+  claimed: ChainChecksums;
+}
 
 /** No LZ4 block holds more bytes for one of its own. */
 const LZ4_RATIO_MAX = 255;

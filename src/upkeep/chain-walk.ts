@@ -4,24 +4,25 @@
  */
 import { hex64 } from "../bytes.ts";
 import type { Chain } from "../chain/chain.ts";
+import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { type ChainFile, isFromParts, pointsOf } from "../chain/plan.ts";
 import { LtxError, messageOf, VanishedError } from "../errors.ts";
-import type { LtxSummary } from "../ltx/decoder.ts";
-import { hasChecksums } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { type Finding, type FindingCode, finding } from "./findings.ts";
 
 /** What was read of one file. */
-export interface Seen extends Pick<LtxSummary, "header" | "trailer"> {
+export interface Seen {
+  /** Database checksums before and after it, as it or its metadata says; 0 for what nothing tells. */
+  claimed: ChainChecksums;
   /** Which bytes were uploaded, as the destination tells; undefined if it does not. */
   expectedSha256: string | undefined;
   /** Which bytes were read; null if only a part of them was. */
   foundSha256: string | null;
   /** What is wrong with the state that it gives; null if nothing is, or nobody looked. */
   fault: string | null;
-  /** The state after it was made from the files up to it, and is what they claim. */
-  isProven: boolean;
+  /** Checksum of the state after it, if that was made from the files up to it and is what they claim; else null. */
+  proven: bigint | null;
 }
 
 export class ChainWalk {
@@ -32,7 +33,7 @@ export class ChainWalk {
   readonly gone: ChainFile[] = [];
   readonly #chain: Chain;
   readonly #entries: ReadonlyMap<string, ManifestEntry>;
-  /** Database checksum after each txid, as the first file that ends there claims. */
+  /** Database checksum after each txid, as the first file that ends there claims; as it was found if none claims any. */
   readonly #states = new Map<Txid, bigint>();
   readonly #proven = new Set<Txid>();
   /** A file was damaged that a restore of what follows may use: nothing is proven before the next whole snapshot. */
@@ -71,19 +72,19 @@ export class ChainWalk {
     this.findings.push(finding(key, code, message));
   }
 
-  see(file: ChainFile, { header, trailer, expectedSha256, foundSha256, fault, isProven }: Seen): void {
+  see(file: ChainFile, { claimed, expectedSha256, foundSha256, fault, proven }: Seen): void {
     const before = this.findings.length;
     if (fault !== null) this.add(file.key, "checksum-differs", fault);
     if (expectedSha256 === undefined) this.#withoutSha256++;
     else if (foundSha256 !== null && foundSha256 !== expectedSha256) {
       this.add(file.key, "sha256-differs", `expected sha256 ${expectedSha256}, found ${foundSha256}`);
     }
-    if (hasChecksums(header)) this.#compareStates(file, header.preApplyChecksum, trailer.postApplyChecksum);
-    else this.#withoutChecksums++;
+    if (claimed.post === 0n) this.#withoutChecksums++;
+    this.#compareStates(file, claimed.pre, claimed.post || (proven ?? 0n));
     if (this.findings.length > before) this.#taint(file);
     else if (file.kind === "snapshot") this.#isTainted = false;
-    if (isProven && !this.#isTainted) this.#proven.add(file.maxTxid);
-    this.#compareEntry(file, header.preApplyChecksum, trailer.postApplyChecksum, expectedSha256);
+    if (proven !== null && !this.#isTainted) this.#proven.add(file.maxTxid);
+    this.#compareEntry(file, claimed, expectedSha256);
     this.#reach(file);
   }
 
@@ -115,7 +116,7 @@ export class ChainWalk {
       this.add(
         name,
         "no-checksums",
-        `${count(this.#withoutChecksums)} of the layout ${this.#chain.layout}, which keeps no checksums of the database: each is whole, ` +
+        `${count(this.#withoutChecksums)} of the layout ${this.#chain.layout} without checksums of the database: each is whole, ` +
           "that they follow on is told by their txids alone",
       );
     }
@@ -145,12 +146,14 @@ export class ChainWalk {
     this.add(file.key, "chain-gap", `${message}, up to the next snapshot`);
   }
 
+  /** 0 for what is not known. */
   #compareStates(file: ChainFile, pre: bigint, post: bigint): void {
     const before = file.minTxid === 1n ? undefined : this.#states.get(file.minTxid - 1n);
-    if (before !== undefined && before !== pre) {
+    if (before !== undefined && pre !== 0n && before !== pre) {
       const message = `expected to follow on from database checksum ${hex64(before)}, found ${hex64(pre)}`;
       this.add(file.key, "checksum-differs", message);
     }
+    if (post === 0n) return;
     const known = this.#states.get(file.maxTxid);
     if (known === undefined) this.#states.set(file.maxTxid, post);
     else if (known !== post) {
@@ -159,7 +162,7 @@ export class ChainWalk {
     }
   }
 
-  #compareEntry(file: ChainFile, pre: bigint, post: bigint, sha256: string | undefined): void {
+  #compareEntry(file: ChainFile, { pre, post }: ChainChecksums, sha256: string | undefined): void {
     const entry = this.#entries.get(file.key);
     if (entry === undefined) return;
     const differing = [

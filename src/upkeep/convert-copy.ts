@@ -2,7 +2,7 @@
 import { join } from "node:path";
 import { type Chain, hashObject, type NamedFile, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
-import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
+import { type ChainChecksums, claimedChecksums, type LayoutRules } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
 import { WalsyncError } from "../errors.ts";
@@ -106,7 +106,8 @@ export class ReplicaCopy {
         decoder.push(chunk);
         onBytes(chunk.byteLength);
       }
-      const fault = this.#state.end(decoder.finish());
+      const ends = decoder.finish();
+      const fault = this.#state.end(ends.header, claimedChecksums({ ...ends, metadata }).post);
       if (fault !== null) throw damaged(name, file.key, fault);
       const { sha256 } = metadata;
       const found = hasher.digest("hex");

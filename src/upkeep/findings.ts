@@ -12,7 +12,7 @@ export type FindingCode =
   | "checksum-differs" //   a file does not give the state that it claims, or does not follow on from the one before
   | "no-snapshot" //        nothing can be restored
   | "unreachable" //        increments before the first snapshot
-  | "no-checksums" //       the layout keeps no chain checksums
+  | "no-checksums" //       nothing tells the database checksums of some files
   | "manifest-missing" //   there is no manifest, or an empty one
   | "manifest-damaged" //   it cannot be read
   | "manifest-differs" //   it says something else than the files

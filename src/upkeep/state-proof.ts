@@ -4,8 +4,7 @@
  */
 import { hex64 } from "../bytes.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
-import type { LtxSummary } from "../ltx/decoder.ts";
-import { hasChecksums, type LtxHeader } from "../ltx/format.ts";
+import type { LtxHeader } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { pageCountWithoutLock } from "../page.ts";
 
@@ -77,11 +76,11 @@ export class StateProof {
     this.#low[pgno] = lo;
   }
 
-  /** The file is whole. Returns what is wrong with the state that it claims, or null. */
-  end({ header, trailer }: LtxSummary): string | null {
+  /** The file is whole. Returns what is wrong with the state that it claims, or null. `claimed`: 0 if it claims none. */
+  end(header: LtxHeader, claimed: bigint): string | null {
     this.#isBetween = false;
     if (this.#role === "stands-alone") return null;
-    const fault = this.#faultOf(header, trailer.postApplyChecksum);
+    const fault = this.#faultOf(header, claimed);
     if (this.#role === "repeats") return fault;
     this.txid = fault === null ? header.maxTxid : null;
     return fault;
@@ -105,7 +104,7 @@ export class StateProof {
     if (minTxid === 1n && this.#pages !== all) return `expected all ${all} pages, found ${this.#pages}`;
     if (this.#held !== all) return `expected all ${all} pages by now, found ${this.#held}`;
     const found = this.#sum.value();
-    if (!hasChecksums(header) || found === claimed) return null;
+    if (claimed === 0n || found === claimed) return null;
     return `expected database checksum ${hex64(claimed)} after it, found ${hex64(found)}`;
   }
 

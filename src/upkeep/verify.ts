@@ -4,6 +4,7 @@
  */
 import { type Chain, readChain, readFileEnds, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
+import { claimedChecksums } from "../chain/layout-rules.ts";
 import { type Manifest, readManifest } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -139,9 +140,11 @@ async function walkWhole(
           onProgress?.(doneBytes, totalBytes);
         }
         const ends = decoder.finish();
-        const fault = state.end(ends);
+        const claimed = claimedChecksums({ ...ends, metadata });
+        const fault = state.end(ends.header, claimed.post);
         const sha256 = { expectedSha256: expected(file, metadata), foundSha256: hasher.digest("hex") };
-        walk.see(file, { ...ends, ...sha256, fault, isProven: fault === null && state.txid === file.maxTxid });
+        const proven = fault === null && state.txid === file.maxTxid ? state.checksum : null;
+        walk.see(file, { claimed, ...sha256, fault, proven });
         next++;
       }
     } catch (error) {
@@ -169,9 +172,9 @@ async function walkQuickly(
       const file = part[i]!;
       if (outcome.status === "rejected") walk.fail(file, outcome.reason);
       else {
-        const { metadata, ...ends } = outcome.value;
-        const sha256 = { expectedSha256: expected(file, metadata), foundSha256: null };
-        walk.see(file, { ...ends, ...sha256, fault: null, isProven: false });
+        const claimed = claimedChecksums(outcome.value);
+        const sha256 = { expectedSha256: expected(file, outcome.value.metadata), foundSha256: null };
+        walk.see(file, { claimed, ...sha256, fault: null, proven: null });
       }
     }
     onProgress?.(first + part.length, files.length);
