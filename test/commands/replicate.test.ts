@@ -222,11 +222,7 @@ test("a source without a name, an unknown one, and a file that is somebody else'
   await Bun.write(join(place, "mine.db"), "mine");
   const options = { cwd: place, env: { AWS_ACCESS_KEY_ID: "a", AWS_SECRET_ACCESS_KEY: "bbbbbbbb" } };
   const run = (...args: string[]) => walsync(["replicate", ...args, "--once"], options);
-  expectOneError(
-    await run("s3://bucket", "--local", "x.db"),
-    "E_USAGE",
-    /the name of a database behind the destination/,
-  );
+  expectOneError(await run("/", "--local", "x.db"), "E_USAGE", /the folder of a database/);
   expectOneError(await run("empty/app", "--local", "x.db"), "E_NOT_FOUND", /app: expected a database of this name/);
   expectOneError(await run("empty/app", "--local", "mine.db"), "E_OUTPUT_EXISTS", /mine\.db/);
   expect(await Bun.file(join(place, "mine.db")).text()).toBe("mine");

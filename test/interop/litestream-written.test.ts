@@ -563,4 +563,14 @@ test.skipIf(skipped)("a replica at the root of a bucket is read, which Litestrea
   const output = newOutput();
   expect(await runBinary(["restore", ".", "-b", "s3://root-bucket", "-o", output], env)).toMatchObject({ status: 0 });
   expect(entriesOf(output)).toBe(entries);
+  // Whoever follows gives destination and name in one: nothing behind the bucket.
+  const local = join(dir, "root-copy.db");
+  const follow = () => runBinary(["replicate", "s3://root-bucket", "--local", local, "--once", "--json"], env);
+  expect(await follow()).toMatchObject({ status: 0, stdout: expect.stringContaining('"reason": "bootstrap"') });
+  const more = fill(path, 2);
+  expect(await litestream.replicateOnce()).toMatchObject({ status: 0 });
+  expect(await follow()).toMatchObject({ status: 0, stdout: expect.stringContaining('"reason": "increments"') });
+  expect(entriesOf(local)).toBe(more);
+  const other = await runBinary(["replicate", `s3://${BUCKET}`, "--local", join(dir, "x.db"), "--once"], env);
+  expect(other).toMatchObject({ status: 4, stderr: expect.stringContaining("There is: ") });
 });
