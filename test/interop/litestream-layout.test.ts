@@ -13,7 +13,7 @@ import { contentOf, differingPages } from "../support/databases.ts";
 import { Litestream, type LitestreamRestore } from "../support/litestream.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
-import { interopMatrix, type Tool } from "./matrix.ts";
+import { interopMatrix, type MatrixRow, type Tool } from "./matrix.ts";
 import { copyObjects, type SharedReplica, startPlaces } from "./places.ts";
 
 const dir = tempDir();
@@ -84,7 +84,7 @@ const STEPS: readonly ((host: Host) => void)[] = [
 
 describe.skipIf(!isReady).each(places)("in $label", (place) => {
   const { where } = place;
-  const saw = (writer: Tool, reader: Tool, command: string, result: string): void =>
+  const saw = (writer: Tool, reader: MatrixRow["reader"], command: string, result: string): void =>
     record({ writer, where, reader, command, result });
 
   test.each([512, 4096, 65536])(
@@ -128,10 +128,41 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
       saw("walsync", "litestream", "restore", "the newest state, byte for byte, pages of 512 to 65536 bytes");
       saw("walsync", "litestream", "restore -txid", "the state of each txid");
       saw("walsync", "litestream", "restore -timestamp", "the last state before the time");
-      saw("walsync", "walsync", "restore, verify", "the same bytes; every point proven");
+      saw("walsync", "walsync", "restore", "the same bytes at every point");
+      saw("walsync", "ltx", "verify", "every file");
     },
     60_000,
   );
+
+  test("verify proves every point, by the checksums beside the files where the destination keeps any", async () => {
+    const folder = newFolder();
+    const replica = await place.begin(folder);
+    const host = hostOf(folder, replica);
+    host.create();
+    await host.start();
+    for (let i = 0; i < 4; i++) {
+      host.insert(i + 1, 3000);
+      await host.settle();
+    }
+    const destination = await replica.open();
+    const { metadata } = destination.capabilities;
+    for (const quick of [false, true]) {
+      const { findings, points, proven } = await verifyDatabase(destination, "app", { quick });
+      expect(findings.map(({ code, severity }) => [code, severity])).toEqual(
+        metadata ? [] : [["no-checksums", "note"]],
+      );
+      expect(proven).toBe(quick ? 0 : points);
+    }
+    destination.close();
+    const note = ", with a note: no checksums of the database";
+    saw(
+      "walsync",
+      "walsync",
+      "verify NAME",
+      metadata ? "every point proven by its checksum" : `every point proven${note}`,
+    );
+    saw("walsync", "walsync", "verify NAME --quick", metadata ? "ok" : `ok${note}`);
+  });
 
   test("a database that was restored is continued without an upload, where the checksum is told", async () => {
     const folder = newFolder();

@@ -11,7 +11,7 @@ export type Tool = "walsync" | "litestream";
 export interface MatrixRow {
   writer: Tool;
   where: "bucket" | "directory";
-  reader: Tool;
+  reader: Tool | "ltx";
   command: string;
   result: string;
 }
