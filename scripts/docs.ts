@@ -1,8 +1,7 @@
 /**
  * Writes the documents that are made of the program's own tables: `bun run docs`. test/docs.test.ts compares.
- * What stands above the mark in each of them is written by hand.
  */
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import { COMMON_FLAGS } from "../src/cli/command.ts";
 import type { FlagTable } from "../src/cli/flags.ts";
 import { describeFlag, flagLabel, usageOf } from "../src/cli/help.ts";
@@ -10,9 +9,7 @@ import type { ResultSchema } from "../src/cli/result-schema.ts";
 import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
 import { formatReference, markdownTable } from "../src/config-reference.ts";
 import { app } from "../src/main.ts";
-
-const ROOT = resolve(import.meta.dir, "..");
-const MARK = "<!-- From here on: bun run docs -->";
+import { ROOT, withPart } from "./generated.ts";
 
 /** Each document as it should be, by its path in the repository. */
 export async function documents(): Promise<Record<string, string>> {
@@ -22,10 +19,7 @@ export async function documents(): Promise<Record<string, string>> {
     "docs/JSON.md": await resultReference(),
   };
   const written = await Promise.all(
-    Object.entries(parts).map(async ([path, part]) => {
-      const text = await Bun.file(join(ROOT, path)).text();
-      return [path, `${text.slice(0, text.indexOf(MARK))}${MARK}\n\n${part}`] as const;
-    }),
+    Object.entries(parts).map(async ([path, part]) => [path, await withPart(path, part)] as const),
   );
   return Object.fromEntries(written);
 }
@@ -53,10 +47,7 @@ async function commandReference(): Promise<string> {
 }
 
 function flagTable(flags: FlagTable): string {
-  const rows = Object.entries(flags).map(([name, def]) => [
-    `\`${flagLabel(name, def).trim()}\``.replaceAll("|", "\\|"),
-    describeFlag(def).replaceAll("|", "\\|"),
-  ]);
+  const rows = Object.entries(flags).map(([name, def]) => [`\`${flagLabel(name, def).trim()}\``, describeFlag(def)]);
   return markdownTable([["Flag", "Meaning"], ...rows]);
 }
 

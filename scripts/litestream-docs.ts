@@ -5,14 +5,29 @@ import { formatRows, MATRIX_DOCUMENT, type MatrixRow, ROWS_FOLDER } from "../tes
 
 const BEGIN = "<!-- Up to the next mark: bun run docs, after bun test test/interop -->";
 const END = "<!-- End of the matrix -->";
+const PART = /interopMatrix\("([\w-]+)"\)/g;
 const HEADER = ["| Written by | Where | Read by | Command | Result |", "| --- | --- | --- | --- | --- |"];
 
-if (import.meta.main && existsSync(ROWS_FOLDER)) {
+/** The parts that the tests keep rows of, by the name that each test file gives `interopMatrix`. */
+function partsOfTests(): string[] {
+  const folder = join(import.meta.dir, "../test/interop");
+  const files = readdirSync(folder).filter((name) => name.endsWith(".test.ts"));
+  return files.flatMap((name) =>
+    [...readFileSync(join(folder, name), "utf8").matchAll(PART)].map((match) => match[1]!),
+  );
+}
+
+/** Without all parts the matrix would lose lines: it stays as it is. */
+function rowsOfAllParts(): MatrixRow[] | null {
+  const paths = partsOfTests().map((part) => join(ROWS_FOLDER, `${part}.json`));
+  if (!paths.every((path) => existsSync(path))) return null;
+  return paths.flatMap((path): MatrixRow[] => JSON.parse(readFileSync(path, "utf8")));
+}
+
+const rows = rowsOfAllParts();
+if (rows === null) console.log(`${MATRIX_DOCUMENT} stays as it is: first run bun test test/interop`);
+else {
   const document = readFileSync(MATRIX_DOCUMENT, "utf8");
-  const rows = readdirSync(ROWS_FOLDER).flatMap((name) => {
-    const part: MatrixRow[] = JSON.parse(readFileSync(join(ROWS_FOLDER, name), "utf8"));
-    return part;
-  });
   const table = [...HEADER, ...formatRows(rows)].join("\n");
   const [before, rest] = document.split(BEGIN);
   const after = rest?.split(END)[1];

@@ -1,5 +1,5 @@
 /** Writes the tables of docs/METRICS.md from the metrics that the program defines: `bun run docs`. test/docs.test.ts compares. */
-import { join, resolve } from "node:path";
+import { join } from "node:path";
 import "../src/destination/measure.ts";
 import { markdownTable } from "../src/config-reference.ts";
 import { describeMetrics, type MetricDescription } from "../src/metrics.ts";
@@ -8,13 +8,12 @@ import { measure } from "../src/replication/metrics.ts";
 import { measureWebhook } from "../src/replication/webhook.ts";
 import { measureReplica } from "../src/restore/metrics.ts";
 import "../src/upkeep/caretaker.ts";
+import { ROOT, withPart } from "./generated.ts";
 
-const PATH = join(resolve(import.meta.dir, ".."), "docs/METRICS.md");
-const MARK = "<!-- From here on: bun run docs -->";
+const PATH = "docs/METRICS.md";
 
 export async function metricsDocument(): Promise<string> {
-  const text = await Bun.file(PATH).text();
-  return `${text.slice(0, text.indexOf(MARK))}${MARK}\n\n${tables().join("\n\n")}\n`;
+  return await withPart(PATH, `${tables().join("\n\n")}\n`);
 }
 
 function tables(): string[] {
@@ -41,4 +40,4 @@ function tables(): string[] {
   });
 }
 
-if (import.meta.main) await Bun.write(PATH, await metricsDocument());
+if (import.meta.main) await Bun.write(join(ROOT, PATH), await metricsDocument());

@@ -58,7 +58,8 @@ export function configSchema(settings: SettingTable): object {
 }
 
 /** Rows, the first one the head, as a table of Markdown whose columns line up. */
-export function markdownTable(rows: readonly (readonly string[])[]): string {
+export function markdownTable(given: readonly (readonly string[])[]): string {
+  const rows = given.map((row) => row.map((cell) => cell.replaceAll("|", "\\|")));
   const widths = rows[0]!.map((_, i) => Math.max(...rows.map((row) => row[i]!.length)));
   const line = (cells: readonly string[]) => `| ${cells.map((cell, i) => cell.padEnd(widths[i]!)).join(" | ")} |`;
   const rule = `| ${widths.map((width) => "-".repeat(width)).join(" | ")} |`;

@@ -86,6 +86,11 @@ export function logEvent(level: LogLevel, event: string, fields: LogFields = {})
   logger[level](event, fields);
 }
 
+/** Whether to log the last of so many failures in a row: 1, 2, 4, 8 and so on. Loud at once, then ever more rarely. */
+export function isToldOf(failures: number): boolean {
+  return (failures & (failures - 1)) === 0;
+}
+
 /** Writes a line of results to standard output. */
 export function print(line = ""): void {
   eraseBar();

@@ -17,6 +17,11 @@ export function isValidPageSize(pageSize: number): boolean {
   return pageSize >= MIN_PAGE_SIZE && pageSize <= MAX_PAGE_SIZE && (pageSize & (pageSize - 1)) === 0;
 }
 
+/** What the 16 bits that SQLite keeps a page size in mean: 65536 does not fit, and is written as 1. */
+export function decodePageSize(field: number): number {
+  return field === 1 ? MAX_PAGE_SIZE : field;
+}
+
 /** Number of the page that holds the lock byte at 1 GiB. Databases that do not reach it do not have one. */
 export function lockPgno(pageSize: number): number {
   return PENDING_BYTE / pageSize + 1;

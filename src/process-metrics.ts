@@ -20,7 +20,23 @@ export function measureProcess(about: { version: string; commit: string }): void
     return (user + system) / 1e6;
   });
   define("process_open_fds", "File descriptors that are open.", countDescriptors);
-  define("process_max_fds", "File descriptors that may be open.", readDescriptorLimit);
+  define("process_max_fds", "File descriptors that may be open.", () => {
+    const limit = readDescriptorLimit();
+    return limit === Number.POSITIVE_INFINITY ? null : limit;
+  });
+}
+
+/** How many file descriptors this process may have open, which may be infinitely many. Null if this system does not tell. */
+export function readDescriptorLimit(): number | null {
+  let limits: string;
+  try {
+    limits = readFileSync("/proc/self/limits", "utf8");
+  } catch {
+    return null; // No such file on this system.
+  }
+  const soft = /^Max open files\s+(\d+|unlimited)/m.exec(limits)?.[1];
+  if (soft === undefined) return null;
+  return soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft);
 }
 
 // --- internal ---
@@ -31,14 +47,5 @@ function countDescriptors(): number | null {
     return readdirSync(process.platform === "linux" ? "/proc/self/fd" : "/dev/fd").length - 1;
   } catch {
     return null;
-  }
-}
-
-function readDescriptorLimit(): number | null {
-  try {
-    const limit = /^Max open files\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1];
-    return limit === undefined ? null : Number(limit);
-  } catch {
-    return null; // No such file on this system.
   }
 }

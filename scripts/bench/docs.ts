@@ -1,5 +1,6 @@
 /** docs/BENCHMARKS.md and its plot, from a report: what is written by hand stays, the rest is made anew. */
 import { join, resolve } from "node:path";
+import { markdownTable } from "../../src/config-reference.ts";
 import type { Metric, Result } from "./measure.ts";
 import { type Line, renderPlot } from "./plot.ts";
 import { groupByBench, type Report, rowsOf, valuesOf } from "./report.ts";
@@ -31,7 +32,7 @@ export function formatResults(report: Report, hasPlot: boolean): string {
   ];
   if (hasPlot) lines.push("![RSS and idle CPU against the number of databases](benchmarks.svg)", "");
   for (const [bench, group] of groupByBench(results)) {
-    lines.push(`### ${bench}`, "", ...markdownTable(rowsOf(group)), "");
+    lines.push(`### ${bench}`, "", markdownTable(rowsOf(group)), "");
     const faults = group.flatMap(({ situation, faults }) => faults.map((fault) => `- ${situation}, ${oneLine(fault)}`));
     if (faults.length > 0) lines.push("Not finished:", "", ...faults, "");
   }
@@ -78,11 +79,6 @@ function linesOf(results: readonly Result[], metric: Metric): Line[] {
       return [{ x: result.databases, y: spread.median, low: spread.low, high: spread.high }];
     }),
   }));
-}
-
-function markdownTable([head, ...rows]: string[][]): string[] {
-  const line = (cells: readonly string[]) => `| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`;
-  return [line(head!), line(head!.map(() => "---")), ...rows.map(line)];
 }
 
 function oneLine(text: string): string {

@@ -3,12 +3,14 @@
  * readable by people and scripts, and in a directory it is the only place of the sha256.
  * Format: docs/FORMATS.md, "Manifest".
  */
+import { randomBytes } from "node:crypto";
 import { hex64, MiB } from "../bytes.ts";
 import type { Destination } from "../destination/destination.ts";
 import { folderOf, manifestKey } from "../destination/layout.ts";
-import { sleep } from "../destination/retry.ts";
+import { jitteredMs, sleep } from "../destination/retry.ts";
 import { DestinationError, messageOf, WalsyncError } from "../errors.ts";
-import type { Txid, TxidRange } from "../ltx/txid.ts";
+import { compareTxids, type TxidRange } from "../ltx/txid.ts";
+import type { ChainChecksums } from "./layout-rules.ts";
 
 export interface ManifestEntry extends TxidRange {
   /** File name, without the folder. */
@@ -30,6 +32,37 @@ export interface Manifest {
   updatedAtMs: number;
   /** By last txid, then by first. */
   files: ManifestEntry[];
+}
+
+/** The entry of the file with this key, folder and all. `timestampMs`: when the state after it was captured. */
+export function manifestEntry(
+  name: string,
+  key: string,
+  { minTxid, maxTxid }: TxidRange,
+  facts: { sizeBytes: number; timestampMs: number; sha256: string; checksums: ChainChecksums },
+): ManifestEntry {
+  const { sizeBytes, timestampMs, sha256, checksums } = facts;
+  return {
+    key: key.slice(folderOf(name).length),
+    kind: minTxid === 1n ? "snapshot" : "increment",
+    minTxid,
+    maxTxid,
+    sizeBytes,
+    createdAtMs: timestampMs,
+    sha256,
+    preChecksum: checksums.pre,
+    postChecksum: checksums.post,
+  };
+}
+
+/** A manifest without files. */
+export function emptyManifest({ name, lineage, pageSize }: Pick<Manifest, "name" | "lineage" | "pageSize">): Manifest {
+  return { name, lineage, pageSize, updatedAtMs: 0, files: [] };
+}
+
+/** A name for a chain that begins: 16 hex digits, at random. */
+export function newLineage(): string {
+  return randomBytes(8).toString("hex");
 }
 
 /** The manifest as it is at the destination, or null. */
@@ -68,7 +101,7 @@ export async function editManifest(
   edit: (manifest: Manifest | null) => Promise<Manifest | null> | Manifest | null,
   signal?: AbortSignal,
 ): Promise<boolean> {
-  for (let attempt = 0; attempt < EDIT_ATTEMPTS; attempt++) {
+  for (let attempt = 1; ; attempt++) {
     const found = await readManifest(destination, name, signal);
     const edited = await edit(found?.manifest ?? null);
     if (edited === null) return false;
@@ -76,20 +109,24 @@ export async function editManifest(
     const condition = found === null ? "absent" : { etag: found.etag };
     const result = await destination.write(manifestKey(name), source, { condition, signal });
     if (result.kind === "written") return true;
+    if (attempt === EDIT_ATTEMPTS) {
+      throw new DestinationError(`${destination.url}/${manifestKey(name)}: expected to write it, found it changed`, {
+        retryable: true,
+        hint: "Other processes write the same manifest all the time.",
+      });
+    }
     // Two that lost against each other must not meet again: the pause is random, and grows.
-    await sleep(Math.random() * Math.min(EDIT_PAUSE_MAX_MS, EDIT_PAUSE_MS * 2 ** attempt), signal);
+    await sleep(jitteredMs(attempt, EDIT_PAUSE_MS, EDIT_PAUSE_MAX_MS), signal);
   }
-  throw new DestinationError(`${destination.url}/${manifestKey(name)}: expected to write it, found it changed`, {
-    retryable: true,
-    hint: "Other processes write the same manifest all the time.",
-  });
 }
 
 /** `manifest` with `entries` added, or put in place of those with the same key. */
 export function withEntries(manifest: Manifest, entries: readonly ManifestEntry[], nowMs: number): Manifest {
   const byKey = new Map(manifest.files.map((entry) => [entry.key, entry]));
   for (const entry of entries) byKey.set(entry.key, entry);
-  const files = [...byKey.values()].sort((a, b) => compare(a.maxTxid, b.maxTxid) || compare(a.minTxid, b.minTxid));
+  const files = [...byKey.values()].sort(
+    (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(a.minTxid, b.minTxid),
+  );
   return { ...manifest, updatedAtMs: nowMs, files };
 }
 
@@ -210,10 +247,6 @@ function requireTime(values: Values, field: string): number {
   const ms = typeof value === "string" && ISO_TIME.test(value) ? Date.parse(value) : Number.NaN;
   if (Number.isFinite(ms)) return ms;
   throw new RangeError(`${field}: expected a time in ISO 8601, found ${JSON.stringify(value)}`);
-}
-
-function compare(a: Txid, b: Txid): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }
 
 function tooLarge(name: string): WalsyncError {

@@ -9,6 +9,7 @@ import { nearest } from "../suggest.ts";
 import type { DefinedCommand } from "./command.ts";
 import { ExitWith } from "./exit.ts";
 import { failureFields, formatFailure } from "./failure.ts";
+import { beforeArguments } from "./flags.ts";
 import { formatRootHelp } from "./help.ts";
 import { formatVersion } from "./version.ts";
 
@@ -54,8 +55,7 @@ export function exitOnStrayErrors(): void {
 // --- internal ---
 
 function askedLogFormat(rawArgs: readonly string[]): LogFormat {
-  const end = rawArgs.indexOf("--");
-  const flags = rawArgs.slice(0, end === -1 ? undefined : end);
+  const flags = beforeArguments(rawArgs);
   const isJson = flags.some(
     (arg, i) => arg === "--log-format=json" || (arg === "--log-format" && flags[i + 1] === "json"),
   );

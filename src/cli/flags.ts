@@ -104,8 +104,13 @@ export function flagLayer(given: ReadonlyMap<string, string>): SettingLayer {
 
 /** True if --help or -h is among the flags, whatever else is wrong with them. */
 export function asksForHelp(rawArgs: readonly string[]): boolean {
+  return beforeArguments(rawArgs).some((arg) => arg === "--help" || arg === "-h");
+}
+
+/** What stands before "--": behind it no flag is one. */
+export function beforeArguments(rawArgs: readonly string[]): readonly string[] {
   const end = rawArgs.indexOf("--");
-  return rawArgs.slice(0, end === -1 ? undefined : end).some((arg) => arg === "--help" || arg === "-h");
+  return end === -1 ? rawArgs : rawArgs.slice(0, end);
 }
 
 // --- internal ---

@@ -27,10 +27,9 @@ export default defineWalsyncCommand({
   result: DOCTOR_RESULT,
   async run({ flags, positionals, config, flagsWith, env, signal }) {
     const { examine } = await import("../doctor/doctor.ts");
-    const { requireDatabases, selectionsOf } = await import("./watch-databases.ts");
+    const { namedSelections, requireDatabases } = await import("./watch-databases.ts");
     const { stateFolderOf } = await import("../replication/local-state.ts");
-    const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
-    const selections = named ? selectionsOf(positionals.databases, config) : [];
+    const selections = namedSelections(positionals.databases, config);
     const databases = requireDatabases(selections, config, () => null, "refused").map(({ path, layer }) => ({
       path,
       stateFolder: stateFolderOf(path, flags.stateDir),

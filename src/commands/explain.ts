@@ -40,7 +40,7 @@ export default defineWalsyncCommand({
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
       return;
     }
-    const { requireDatabases, selectionsOf } = await import("./watch-databases.ts");
+    const { namedSelections, requireDatabases } = await import("./watch-databases.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
     carePolicyOf(settings);
@@ -48,8 +48,7 @@ export default defineWalsyncCommand({
     if (flags.exec !== undefined) parseCommand(flags.exec, origins.exec);
     const destination = await describeDestination(settings, env);
     const kept = (path: string) => keptName(stateFolderOf(path, flags.stateDir), destination.url);
-    const named = positionals.databases.length > 0 || (config?.databases.length ?? 0) > 0;
-    const selections = named ? selectionsOf(positionals.databases, config) : [];
+    const selections = namedSelections(positionals.databases, config);
     const missing = flags.exec === undefined ? "refused" : "awaited";
     const databases = requireDatabases(selections, config, kept, missing).map((database) => {
       const own = database.layer === null ? settings : { ...flagsWith(database.layer), bucket: settings.bucket };

@@ -9,7 +9,7 @@ import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
-import { logEvent, print, printJson, progress } from "../log.ts";
+import { isToldOf, logEvent, print, printJson, progress } from "../log.ts";
 import { measureProcess } from "../process-metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
 import { failures as failedSteps, measureReplica, steps } from "../restore/metrics.ts";
@@ -165,8 +165,8 @@ async function followOn(
         if (!(error instanceof WalsyncError) || FINAL.has(error.code)) throw error;
         fault = error.message;
         failedSteps.add({ database: name, code: error.code });
-        // Loud at once, then ever more rarely; readers keep the state before.
-        if ((failures & ++failures) === 0) logFailure(name, error, failures);
+        // Readers keep the state before.
+        if (isToldOf(++failures)) logFailure(name, error, failures);
         if (COSTLY.has(error.code)) delayMs = Math.max(flags.interval, Math.min(delayMs * 2, COSTLY_DELAY_MAX_MS));
         else delayMs = flags.interval;
       }

@@ -26,15 +26,19 @@ type KeptName = (path: string) => string | null;
 
 /** What was asked for. Throws E_USAGE or E_CONFIG for what cannot be meant. */
 export function selectionsOf(arguments_: readonly string[], config: ConfigFile | null): Selection[] {
+  const selections = namedSelections(arguments_, config);
+  if (selections.length > 0) return selections;
+  throw new WalsyncError("E_USAGE", "DATABASES is missing: expected databases to watch, found none", {
+    hint: "Name them on the command line, or as [[databases]] in walsync.toml.",
+  });
+}
+
+/** As `selectionsOf`, but nothing may be asked for. */
+export function namedSelections(arguments_: readonly string[], config: ConfigFile | null): Selection[] {
   if (arguments_.length > 0) {
     return arguments_.map((argument) => ({ pattern: parsePattern(argument), entry: null }));
   }
-  if (config === null || config.databases.length === 0) {
-    throw new WalsyncError("E_USAGE", "DATABASES is missing: expected databases to watch, found none", {
-      hint: "Name them on the command line, or as [[databases]] in walsync.toml.",
-    });
-  }
-  return config.databases.map((entry) => {
+  return (config?.databases ?? []).map((entry) => {
     const { path, name, place } = entry;
     return { pattern: inConfig(place, () => parsePattern(name === undefined ? path : `${name}=${path}`)), entry };
   });

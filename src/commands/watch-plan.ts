@@ -1,5 +1,6 @@
 /** What a watch is to do: its databases with their policies. Made at the start, and anew by each reload. */
 import type { CommandSettings } from "../cli/command.ts";
+import { camelCase } from "../config.ts";
 import { FIXED_SETTINGS } from "../config-keys.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { FleetDatabase } from "../replication/fleet-plan.ts";
@@ -65,8 +66,7 @@ export class WatchPlan {
 
   /** Settings that differ from those of `other` and cannot change while it runs. */
   fixedChanges(other: WatchPlan): string[] {
-    const found = ({ flags }: WatchPlan, name: string) =>
-      (flags as Record<string, unknown>)[name.replaceAll(/-(.)/g, (_, letter: string) => letter.toUpperCase())];
+    const found = ({ flags }: WatchPlan, name: string) => (flags as Record<string, unknown>)[camelCase(name)];
     return [...FIXED_SETTINGS].filter((name) => found(this, name) !== found(other, name));
   }
 

@@ -108,12 +108,23 @@ class Backoff {
     this.#failures++;
     if (!(error instanceof DestinationError) || !error.retryable || this.#failures >= this.#attempts) throw error;
     const { baseDelayMs = RETRY_DEFAULTS.baseDelayMs, maxDelayMs = RETRY_DEFAULTS.maxDelayMs } = this.#options;
-    const ceilingMs = Math.min(maxDelayMs, baseDelayMs * 2 ** (this.#failures - 1));
-    // Full jitter: many databases that failed together must not come back together.
-    const delayMs = (this.#options.random ?? Math.random)() * ceilingMs;
+    const delayMs = jitteredMs(this.#failures, baseDelayMs, maxDelayMs, this.#options.random);
     this.#options.onRetry?.({ operation: this.#operation, attempt: this.#failures, delayMs, error });
     await (this.#options.sleep ?? sleep)(delayMs, this.#signal);
   }
+}
+
+/**
+ * How long to wait after so many `failures` in a row: a random time between 0 and `baseMs`, after each further one up to twice
+ * as much, and never more than `maxMs`. All of it is random: many that failed together must not come back together.
+ */
+export function jitteredMs(
+  failures: number,
+  baseMs: number,
+  maxMs: number,
+  random: () => number = Math.random,
+): number {
+  return random() * Math.min(maxMs, baseMs * 2 ** (failures - 1));
 }
 
 /** Waits `ms`, or rejects with the signal's reason. */

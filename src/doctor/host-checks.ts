@@ -5,6 +5,7 @@ import { dirname, join } from "node:path";
 import { DESCRIPTORS_HINT, DESCRIPTORS_PER_DATABASE } from "../durable.ts";
 import { errnoOf, messageOf } from "../errors.ts";
 import { formatDuration } from "../log.ts";
+import { readDescriptorLimit } from "../process-metrics.ts";
 import { type Check, failed, ok, skipped, type Verdict, warning } from "./check.ts";
 import { existingAncestor } from "./folders.ts";
 
@@ -64,10 +65,9 @@ const SKEW_WARNED_MS = 60_000;
 const SKEW_REFUSED_MS = 15 * 60_000;
 
 function checkDescriptors({ databases }: HostToCheck): Verdict {
-  const limits = readOrNull("/proc/self/limits");
-  const soft = /^Max open files +(\S+)/m.exec(limits ?? "")?.[1];
-  if (soft === undefined) return skipped("cannot be asked on this system; see ulimit -n");
-  return judgeDescriptors(soft === "unlimited" ? Number.MAX_SAFE_INTEGER : Number(soft), databases.length);
+  const limit = readDescriptorLimit();
+  if (limit === null) return skipped("cannot be asked on this system; see ulimit -n");
+  return judgeDescriptors(Math.min(limit, Number.MAX_SAFE_INTEGER), databases.length);
 }
 
 /** One watch for each folder that has a database in it, and one instance for the process. */

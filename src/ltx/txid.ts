@@ -13,3 +13,8 @@ export interface TxidRange {
 export function formatTxid(txid: Txid): string {
   return hex64(txid);
 }
+
+/** Ascending order. */
+export function compareTxids(a: Txid, b: Txid): number {
+  return a < b ? -1 : a > b ? 1 : 0;
+}

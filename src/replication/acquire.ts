@@ -14,9 +14,9 @@ export interface Acquired {
 
 /**
  * Opens and pins the database, and repairs its local state. `lock` is the one that is held already; if its file was
- * removed, another is taken in its place. An outbox that is damaged
- * is told to `onDamage` and given up: what waits in it was never acknowledged, and the database still holds it. Throws
- * E_LOCKED, E_DATABASE, E_DISK, E_INTEGRITY or E_LTX: nothing new is held then.
+ * removed, another is taken in its place. An outbox that is damaged is told to `onDamage` and given up: what waits in it was
+ * never acknowledged, and the database still holds it. Throws E_LOCKED, E_DATABASE, E_DISK, E_INTEGRITY or E_LTX: nothing new
+ * is held then.
  */
 export function acquire(
   { path, name, destination, layout, stateFolder, policy }: ReplicatorSetup,

@@ -44,9 +44,8 @@ export function planAlert(
 ): { raised: Raised | null; tell: "ailment" | "recovered" | null } {
   if (ailment !== null) {
     const what = ailment.code === null ? ailment.kind : `${ailment.kind} ${ailment.code}`;
-    const isNew = raised?.told.includes(what) !== true;
-    const told = isNew ? [...(raised?.told ?? []), what] : raised.told;
-    return { raised: { told, wellSinceMs: null }, tell: isNew ? "ailment" : null };
+    const { raised: now, isNew } = withTold(raised, what);
+    return { raised: now, tell: isNew ? "ailment" : null };
   }
   if (raised === null) return { raised: null, tell: null };
   if (!isLive) return { raised: { ...raised, wellSinceMs: null }, tell: null };
@@ -83,10 +82,8 @@ export class AlertMonitor {
 
   /** Damage was found in `database`. It is told of once until the database is well again. */
   damaged(database: string, kind: DamageKind, { code, message, hint }: WalsyncError): void {
-    const raised = this.#raised.get(database);
-    const what = `integrity ${kind}`;
-    const isNew = raised?.told.includes(what) !== true;
-    this.#raised.set(database, { told: isNew ? [...(raised?.told ?? []), what] : raised.told, wellSinceMs: null });
+    const { raised, isNew } = withTold(this.#raised.get(database) ?? null, `integrity ${kind}`);
+    this.#raised.set(database, raised);
     if (isNew) this.#setup.send({ event: "integrity", database, code, message, hint, atMs: Date.now() });
   }
 
@@ -125,3 +122,10 @@ export class AlertMonitor {
 const HOLD_MAX_MS = 60_000;
 const LOOK_MIN_MS = 250;
 const LOOK_MAX_MS = 5000;
+
+/** `raised` once `what` is told of, and whether it was not yet. */
+function withTold(raised: Raised | null, what: string): { raised: Raised; isNew: boolean } {
+  const told = raised?.told ?? [];
+  const isNew = !told.includes(what);
+  return { raised: { told: isNew ? [...told, what] : told, wellSinceMs: null }, isNew };
+}

@@ -1,11 +1,11 @@
 /** What has to be read and staged before captures can begin: a new chain, or one that is taken over. */
-import { readManifest } from "../chain/manifest.ts";
+import { newLineage, readManifest } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { ContactPlan, RemoteEnd } from "./contact.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import type { Journal } from "./journal.ts";
 import type { OpenDatabase } from "./open-database.ts";
-import { beginChain, newLineage, takeOver } from "./scans.ts";
+import { beginChain, takeOver } from "./scans.ts";
 
 /** The scan of the whole database that `plan` asks for, or null if captures go on from the local state. */
 export function chainBeginning(

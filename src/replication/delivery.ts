@@ -2,18 +2,18 @@
  * The way of one database's files to its destination: first contact, uploads in order, the record of what was
  * acknowledged, and the manifest. Never touches the database itself.
  */
-import type { ManifestEntry } from "../chain/manifest.ts";
+import { type ManifestEntry, manifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import { sleep } from "../destination/retry.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
-import { logEvent } from "../log.ts";
+import { isToldOf, logEvent } from "../log.ts";
 import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "./contact.ts";
 import type { LocalState } from "./local-state.ts";
 import { reachedBy, updateManifest } from "./manifest-keeper.ts";
 import { uploadFailures } from "./metrics.ts";
 import { claimsTxid } from "./outbox.ts";
-import { type Shipped, Shipper, type UploadProgress } from "./shipper.ts";
+import { pauseMs, type Shipped, Shipper, type UploadProgress } from "./shipper.ts";
 
 /** "endless": faults of the destination are tried again for as long as it takes; "once": the first one ends it. */
 export type Patience = "endless" | "once";
@@ -176,7 +176,7 @@ export class Delivery {
         const mayHeal = error instanceof WalsyncError && ASK_AGAIN.has(error.code);
         if (!mayHeal || this.#setup.patience === "once") throw error;
         this.#reportFailure("first contact failed", error, failures);
-        await sleep(Math.random() * Math.min(MAX_PAUSE_MS, 500 * 2 ** Math.min(failures, 10)), signal);
+        await sleep(pauseMs(failures), signal);
       }
     }
   }
@@ -194,17 +194,7 @@ export class Delivery {
       position.snapshotPageSize = shipped.pageSize;
     }
     this.#state.save();
-    this.listInManifest({
-      key: shipped.key.slice(this.#name.length + 1),
-      kind: file.minTxid === 1n ? "snapshot" : "increment",
-      minTxid: file.minTxid,
-      maxTxid: file.maxTxid,
-      sizeBytes: file.sizeBytes,
-      createdAtMs: shipped.timestampMs,
-      sha256: shipped.sha256,
-      preChecksum: shipped.checksums.pre,
-      postChecksum: shipped.checksums.post,
-    });
+    this.listInManifest(manifestEntry(this.#name, shipped.key, file, { ...shipped, sizeBytes: file.sizeBytes }));
     this.#events.onShipped(shipped);
     const due = file.minTxid === 1n || monotonicMs() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
     if (due) this.#startManifest();
@@ -242,8 +232,7 @@ export class Delivery {
 
   #reportFailure(event: string, error: WalsyncError, failures: number): void {
     this.#failing = true;
-    // Loud at once, then ever more rarely: 1, 2, 4, 8 ...
-    if ((failures & (failures - 1)) !== 0) return;
+    if (!isToldOf(failures)) return;
     const { code, hint } = error;
     logEvent("error", event, { database: this.#name, code, error: messageOf(error), attempt: failures, hint });
   }
@@ -267,5 +256,4 @@ export function untilAborted(signal: AbortSignal): Promise<void> {
 const CONTACT_VALID_MS = 30 * 60_000;
 const MANIFEST_INTERVAL_MS = 60_000;
 const UNLISTED_MAX = 1000;
-const MAX_PAUSE_MS = 30_000;
 const ASK_AGAIN: ReadonlySet<string> = new Set(["E_UNREACHABLE", "E_REFUSED"]);

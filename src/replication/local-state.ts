@@ -18,7 +18,7 @@ import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
-import { claimsTxid, Outbox, OutboxDamage, type OutboxFile, readOutboxEnds } from "./outbox.ts";
+import { claimsTxid, Outbox, OutboxDamage, type OutboxFile, outboxEndsOf, readOutboxEnds } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
 import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
 
@@ -216,7 +216,7 @@ export class LocalState {
       reader.close();
     }
     const { header } = reader;
-    const { checksums } = readOutboxEnds(file);
+    const { checksums } = outboxEndsOf(file, reader);
     const follows = header.minTxid === before.txid + 1n && checksums.pre === before.checksum;
     if (header.maxTxid !== file.maxTxid || !follows) {
       throw new OutboxDamage(`${file.path}: expected what follows on from txid ${before.txid}, found another file`);

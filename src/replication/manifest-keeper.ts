@@ -3,8 +3,16 @@
  * and at most once a minute, never once per file.
  */
 import { hashObject, readChains, readFileEnds } from "../chain/chain.ts";
-import { editManifest, type Manifest, type ManifestEntry, withEntries } from "../chain/manifest.ts";
+import {
+  editManifest,
+  emptyManifest,
+  type Manifest,
+  type ManifestEntry,
+  manifestEntry,
+  withEntries,
+} from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
+import { folderOf } from "../destination/layout.ts";
 import type { Txid } from "../ltx/txid.ts";
 
 export interface ManifestIdentity {
@@ -49,10 +57,6 @@ export function reachedBy(manifestTxid: Txid, entries: readonly ManifestEntry[])
 
 // --- internal ---
 
-function emptyManifest({ name, lineage, pageSize }: ManifestIdentity): Manifest {
-  return { name, lineage, pageSize, updatedAtMs: 0, files: [] };
-}
-
 /** Entries for listed files that are not in `known`: what a crash kept out of the manifest. */
 async function readMissed(
   destination: Destination,
@@ -64,20 +68,12 @@ async function readMissed(
   const [chain] = await readChains(destination, `${name}/`, name, signal);
   const missed: ManifestEntry[] = [];
   for (const file of chain?.files ?? []) {
-    const key = file.key.slice(name.length + 1);
-    if (keys.has(key)) continue;
+    if (keys.has(file.key.slice(folderOf(name).length))) continue;
     const { header, trailer, metadata } = await readFileEnds(destination, file, signal);
-    missed.push({
-      key,
-      kind: file.kind,
-      minTxid: file.minTxid,
-      maxTxid: file.maxTxid,
-      sizeBytes: file.sizeBytes,
-      createdAtMs: header.timestampMs,
-      sha256: metadata.sha256 ?? (await hashObject(destination, file, signal)),
-      preChecksum: header.preApplyChecksum,
-      postChecksum: trailer.postApplyChecksum,
-    });
+    const { timestampMs } = header;
+    const checksums = { pre: header.preApplyChecksum, post: trailer.postApplyChecksum };
+    const sha256 = metadata.sha256 ?? (await hashObject(destination, file, signal));
+    missed.push(manifestEntry(name, file.key, file, { sizeBytes: file.sizeBytes, timestampMs, sha256, checksums }));
   }
   return missed;
 }

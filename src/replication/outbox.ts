@@ -46,9 +46,14 @@ export function isSnapshotAt(range: TxidRange, txid: Txid): boolean {
 }
 
 /** What header and trailer of a file say, and its name. Throws LtxError. */
-export function readOutboxEnds({ path, checksums }: OutboxFile): OutboxEnds {
-  const reader = new LtxFileReader(path, ENDS_SIZE);
+export function readOutboxEnds(file: OutboxFile): OutboxEnds {
+  const reader = new LtxFileReader(file.path, ENDS_SIZE);
   reader.close();
+  return outboxEndsOf(file, reader);
+}
+
+/** As `readOutboxEnds`, of a file that is open already. */
+export function outboxEndsOf({ checksums }: OutboxFile, reader: LtxFileReader): OutboxEnds {
   const { timestampMs, pageSize, preApplyChecksum } = reader.header;
   const inFile = { pre: preApplyChecksum, post: reader.claimedPostApplyChecksum };
   return { timestampMs, pageSize, checksums: checksums ?? inFile };

@@ -2,7 +2,6 @@
  * What a replicator does with a whole database: begin a chain, take one over, compare after a doubt, take a snapshot.
  * Each pins one commit, reads every page of it, stages what has to be shipped, and only then records the new position.
  */
-import { randomBytes } from "node:crypto";
 import { assert } from "../assert.ts";
 import type { Txid } from "../ltx/txid.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
@@ -28,10 +27,6 @@ export interface ChainIdentity {
   destination: string;
   name: string;
   lineage: string;
-}
-
-export function newLineage(): string {
-  return randomBytes(8).toString("hex");
 }
 
 /** Begins a chain with the snapshot 1-1. */

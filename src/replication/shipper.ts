@@ -10,7 +10,7 @@ import { MiB } from "../bytes.ts";
 import { hashObject, readFileEnds } from "../chain/chain.ts";
 import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { Destination } from "../destination/destination.ts";
-import { sleep } from "../destination/retry.ts";
+import { jitteredMs, sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
@@ -44,6 +44,11 @@ export interface ShipperEvents {
   onFailure(error: WalsyncError, failures: number): void;
   /** Uploading has stopped for good: E_FENCED, `OutboxDamage`, or this is a bug. */
   onStop(error: unknown): void;
+}
+
+/** How long to leave a destination alone that failed so often in a row. That it is back is noticed within half a minute. */
+export function pauseMs(failures: number): number {
+  return jitteredMs(failures, 1000, 30_000);
 }
 
 export class Shipper {
@@ -155,10 +160,6 @@ export class Shipper {
 
 // --- internal ---
 
-/** Pauses grow up to this. A destination that is back is noticed within it. */
-const MAX_PAUSE_MS = 30_000;
-const FIRST_PAUSE_MS = 500;
-
 /** One activity at a time; a request while it runs makes it look again at the end. */
 class Lane {
   done: Promise<void> = Promise.resolve();
@@ -177,11 +178,6 @@ class Lane {
       this.#running = false;
     })();
   }
-}
-
-/** Full jitter: many databases that failed together must not come back together. */
-function pauseMs(failures: number): number {
-  return Math.random() * Math.min(MAX_PAUSE_MS, FIRST_PAUSE_MS * 2 ** Math.min(failures, 10));
 }
 
 /** Throws OutboxDamage if the file is gone or has another size. */

@@ -2,9 +2,9 @@
  * Posts JSON to one URL, in order, each body until the receiver accepts it: at least once, within bounds. Nobody waits for it.
  * The URL may hold a secret: only its host is ever told.
  */
-import { sleep } from "../destination/retry.ts";
+import { jitteredMs, sleep } from "../destination/retry.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
-import { logEvent } from "../log.ts";
+import { isToldOf, logEvent } from "../log.ts";
 import { Counter, defineGauge } from "../metrics.ts";
 
 export const deliveries = new Counter(
@@ -118,8 +118,7 @@ export class Webhook {
       if (this.#end.signal.aborted) return;
       const isLast = !outcome.mayHeal || attempt >= attempts;
       deliveries.add({ result: isLast ? "given-up" : "failed" });
-      // Loud at once, then ever more rarely.
-      if (isLast || (attempt & (attempt - 1)) === 0) {
+      if (isLast || isToldOf(attempt)) {
         const event = isLast ? "alert is given up" : "alert is not accepted";
         logEvent("error", event, { destination: hostOf(this.#options.url), error: outcome.found, attempt });
       }
@@ -156,12 +155,11 @@ export class Webhook {
     }
   }
 
-  /** Full jitter: many hosts that failed together must not come back together. */
   async #wait(attempt: number, retryAfterMs: number): Promise<void> {
     const { baseDelayMs = BASE_DELAY_MS, maxDelayMs = MAX_DELAY_MS } = this.#options;
     const isHurried = this.#hurry.signal.aborted;
     const ceilingMs = isHurried ? LAST_DELAY_MS : maxDelayMs;
-    const delayMs = Math.random() * Math.min(ceilingMs, baseDelayMs * 2 ** Math.min(attempt - 1, 10));
+    const delayMs = jitteredMs(attempt, baseDelayMs, ceilingMs);
     const end = isHurried ? this.#end.signal : this.#hurry.signal;
     await sleep(Math.min(ceilingMs, Math.max(delayMs, retryAfterMs)), end).catch(() => {});
   }

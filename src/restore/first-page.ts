@@ -4,6 +4,7 @@
  * Spec: https://www.sqlite.org/fileformat2.html#the_database_header
  */
 import { assert } from "../assert.ts";
+import { pageSizeOf } from "../sqlite/file-header.ts";
 
 /** The head of a copy's page 1. */
 export interface CopyHeader {
@@ -15,12 +16,9 @@ export interface CopyHeader {
   changeCounter: number;
 }
 
-export const DATABASE_HEADER_SIZE = 100;
-
 export function decodeCopyHeader(page: Buffer): CopyHeader {
-  const pageSize = page.readUInt16BE(PAGE_SIZE);
   return {
-    pageSize: pageSize === 1 ? 65536 : pageSize,
+    pageSize: pageSizeOf(page),
     isRollbackMode: page[WRITE_VERSION] === ROLLBACK_MODE && page[READ_VERSION] === ROLLBACK_MODE,
     changeCounter: page.readUInt32BE(CHANGE_COUNTER),
   };
@@ -56,7 +54,6 @@ export function stampFirstPage(page: Buffer, commit: number, changeCounter: numb
 
 // --- internal ---
 
-const PAGE_SIZE = 16;
 const WRITE_VERSION = 18;
 const READ_VERSION = 19;
 const CHANGE_COUNTER = 24;

@@ -15,8 +15,9 @@ import { asDiskError, makePrivateFolder, syncFile, writeFully } from "../durable
 import { ChainGapError, errnoOf, LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageOffset } from "../page.ts";
+import { DATABASE_HEADER_SIZE } from "../sqlite/file-header.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
-import { DATABASE_HEADER_SIZE, decodeCopyHeader, stampFirstPage, takeOwnFields } from "./first-page.ts";
+import { decodeCopyHeader, stampFirstPage, takeOwnFields } from "./first-page.ts";
 import { type FetchedIncrements, fetchIncrements, splitPath } from "./increments.ts";
 import { publishIfAbsent, requireFreeOutput } from "./output.ts";
 import { type PageChange, type PreparedChange, prepareChange } from "./prepared-change.ts";

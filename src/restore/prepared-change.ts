@@ -10,6 +10,7 @@ import { lockPgno, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
 import { nextTurn } from "../turn.ts";
 import { putOwnFields, stampFirstPage, takeOwnFields } from "./first-page.ts";
+import { PageSet } from "./page-set.ts";
 import { RollbackJournal } from "./rollback-journal.ts";
 
 /** The next state of the source: its size, and the pages of it that may differ, each once. */
@@ -175,23 +176,6 @@ async function takeAllPages(
     else differing.add(pgno);
   }
   return { differing, firstPage, checksum: null };
-}
-
-/** One bit a page. */
-class PageSet {
-  readonly #bits: Uint8Array;
-
-  constructor(commit: number) {
-    this.#bits = new Uint8Array((commit >>> 3) + 1);
-  }
-
-  add(pgno: number): void {
-    this.#bits[pgno >>> 3]! |= 1 << (pgno & 7);
-  }
-
-  has(pgno: number): boolean {
-    return (this.#bits[pgno >>> 3]! & (1 << (pgno & 7))) !== 0;
-  }
 }
 
 /** The database checksum while pages come and go, if it was known at the beginning. */

@@ -8,8 +8,10 @@ import { closeSync, constants, existsSync, openSync } from "node:fs";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError, isNameOf, syncFile } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
+import { isBusy } from "../sqlite/faults.ts";
+import { DATABASE_HEADER_SIZE } from "../sqlite/file-header.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
-import { type CopyHeader, DATABASE_HEADER_SIZE, decodeCopyHeader } from "./first-page.ts";
+import { type CopyHeader, decodeCopyHeader } from "./first-page.ts";
 import type { PreparedChange } from "./prepared-change.ts";
 
 export class ReplicaFile {
@@ -141,10 +143,6 @@ export function foreign(path: string): WalsyncError {
 const LOCK_WAITS_MS = [50, 100, 200, 400, 800, 1600];
 /** Only another writer, or somebody who undoes an interrupted change, can hinder a reader. */
 const READ_WITHIN_MS = 5000;
-
-function isBusy(error: unknown): boolean {
-  return errnoOf(error)?.startsWith("SQLITE_BUSY") === true;
-}
 
 function locked(path: string, waitMs: number, cause: unknown): WalsyncError {
   return new WalsyncError("E_LOCKED", `${path}: expected to write to it within ${waitMs} ms, found it locked`, {

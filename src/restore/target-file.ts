@@ -11,9 +11,10 @@ import { WalsyncError } from "../errors.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { type LtxHeader, PAGE_HEADER_SIZE } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
-import { lockPgno, pageOffset } from "../page.ts";
+import { lockPgno, pageCountWithoutLock, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
 import type { RestoreOutput } from "./output.ts";
+import { PageSet } from "./page-set.ts";
 
 /** What was put together. */
 export interface Finished {
@@ -37,7 +38,7 @@ export class TargetFile {
   #newest: Applied | null = null;
   /** The file applied before, which is the next newer one. */
   #newer: Applied | null = null;
-  #written = new Uint8Array(0);
+  #written = new PageSet(0);
   #missingPages = 0;
   /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
   #reach = 0;
@@ -56,8 +57,8 @@ export class TargetFile {
       this.#pageSize = pageSize;
       this.#commit = commit;
       this.#reach = commit;
-      this.#written = new Uint8Array(Math.ceil((commit + 1) / 8));
-      this.#missingPages = lockPgno(pageSize) <= commit ? commit - 1 : commit;
+      this.#written = new PageSet(commit);
+      this.#missingPages = pageCountWithoutLock(commit, pageSize);
       ftruncateSync(this.#fd, commit * pageSize);
     }
     // A resync that holds every page may follow on from pages of another size.
@@ -82,8 +83,8 @@ export class TargetFile {
   }
 
   put(pgno: number, page: Uint8Array): void {
-    if (this.#missingPages === 0 || pgno > this.#reach || this.#has(pgno)) return;
-    this.#written[pgno >>> 3]! |= 1 << (pgno & 7);
+    if (this.#missingPages === 0 || pgno > this.#reach || this.#written.has(pgno)) return;
+    this.#written.add(pgno);
     this.#missingPages--;
     writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
   }
@@ -111,7 +112,7 @@ export class TargetFile {
     const { header, claimed } = this.#newest!;
     const skipped = lockPgno(this.#pageSize);
     for (let pgno = 1; pgno <= this.#commit; pgno++) {
-      if (pgno === skipped || this.#has(pgno)) continue;
+      if (pgno === skipped || this.#written.has(pgno)) continue;
       throw new WalsyncError(
         "E_INTEGRITY",
         `${this.#name}: expected page ${pgno} in some file of the chain, found none`,
@@ -133,10 +134,6 @@ export class TargetFile {
       pageCount: this.#commit,
       postChecksum: claimed.post === 0n ? null : claimed.post,
     };
-  }
-
-  #has(pgno: number): boolean {
-    return (this.#written[pgno >>> 3]! & (1 << (pgno & 7))) !== 0;
   }
 }
 

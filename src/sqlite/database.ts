@@ -14,8 +14,8 @@ import { assert } from "../assert.ts";
 import { monotonicMs } from "../clock.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
-import { isValidPageSize } from "../page.ts";
 import { asDatabaseError, isBusy } from "./faults.ts";
+import { DATABASE_HEADER_SIZE, decodeFileHeader, hasSqliteMagic, pageSizeOf, SQLITE_MAGIC } from "./file-header.ts";
 import { noteOpenFiles, openFileAt } from "./open-files.ts";
 import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
@@ -258,9 +258,7 @@ export function isSqliteFile(path: string): boolean {
   }
   try {
     const magic = Buffer.alloc(SQLITE_MAGIC.length);
-    return (
-      readSync(fd, magic, 0, magic.byteLength, 0) === magic.byteLength && magic.toString("latin1") === SQLITE_MAGIC
-    );
+    return readSync(fd, magic, 0, magic.byteLength, 0) === magic.byteLength && hasSqliteMagic(magic);
   } finally {
     closeSync(fd);
   }
@@ -277,8 +275,6 @@ const FENCE_CHECKPOINT_MS = 100;
 const TRIES_MAX = 100_000;
 /** Far more than the step of any file system's clock (FAT: 2 s). */
 const FINGERPRINT_AGE_MS = 3000;
-const SQLITE_MAGIC = "SQLite format 3\0";
-const DATABASE_HEADER_SIZE = 100;
 
 function configure(connection: Database): void {
   connection.run("PRAGMA wal_autocheckpoint=0");
@@ -328,10 +324,6 @@ function fileShape(databaseFd: number): { pageSize: number; commit: number } {
   return { pageSize, commit: headerPages > 0 && headerPages <= filePages ? headerPages : filePages };
 }
 
-function pageSizeOf(header: Buffer): number {
-  return header.readUInt16BE(16) === 1 ? 65536 : header.readUInt16BE(16);
-}
-
 /** Opens the file and looks at it before SQLite does: an empty file must never be turned into a database. */
 function openDatabaseFile(path: string): number {
   if (!statSync(path).isFile()) {
@@ -344,8 +336,7 @@ function openDatabaseFile(path: string): number {
   const fd = openSync(path, "r");
   const header = Buffer.alloc(DATABASE_HEADER_SIZE);
   const filled = readSync(fd, header, 0, DATABASE_HEADER_SIZE, 0);
-  const isDatabase = filled === DATABASE_HEADER_SIZE && header.toString("latin1", 0, 16) === SQLITE_MAGIC;
-  if (isDatabase && isValidPageSize(pageSizeOf(header))) return fd;
+  if (decodeFileHeader(header.subarray(0, filled)) !== null) return fd;
   closeSync(fd);
   if (filled === 0) {
     throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found an empty file`, {

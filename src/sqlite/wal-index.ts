@@ -6,6 +6,7 @@
  * Spec: https://www.sqlite.org/walformat.html#the_wal_index_header
  */
 import { readSync } from "node:fs";
+import { decodePageSize } from "../page.ts";
 
 export const WAL_INDEX_HEAD_SIZE = 136;
 
@@ -35,11 +36,10 @@ export function readWalIndexHead(shmFd: number): WalIndexHead | null {
     if (readSync(shmFd, scratch, 0, WAL_INDEX_HEAD_SIZE, 0) < WAL_INDEX_HEAD_SIZE) return null;
     if (Buffer.compare(firstCopy, secondCopy) !== 0) continue;
     if (scratch[12] === 0) return null; // isInit
-    const pageSize = view.getUint16(14, HOST_IS_LITTLE_ENDIAN);
     return {
       changeCount: view.getUint32(8, HOST_IS_LITTLE_ENDIAN),
       bigEndianChecksums: scratch[13] !== 0,
-      pageSize: pageSize === 1 ? 65536 : pageSize,
+      pageSize: decodePageSize(view.getUint16(14, HOST_IS_LITTLE_ENDIAN)),
       frameCount: view.getUint32(16, HOST_IS_LITTLE_ENDIAN),
       commit: view.getUint32(20, HOST_IS_LITTLE_ENDIAN),
       checksum1: view.getUint32(24, HOST_IS_LITTLE_ENDIAN),

@@ -10,7 +10,7 @@ import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Layout } from "../destination/layout.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
-import { logEvent } from "../log.ts";
+import { isToldOf, logEvent } from "../log.ts";
 import type { TxidRange } from "../ltx/txid.ts";
 import { Counter, Duration } from "../metrics.ts";
 import { Schedule } from "../schedule.ts";
@@ -175,8 +175,8 @@ export class Caretaker {
       care.failed();
       const code = error instanceof WalsyncError ? error.code : "E_DISK";
       careFailures.add({ database: name, code });
-      // Loud at once, then ever more rarely. Nothing depends on it: what is there stays as it is.
-      if ((care.failures & (care.failures - 1)) === 0) {
+      // Nothing depends on it: what is there stays as it is.
+      if (isToldOf(care.failures)) {
         const hint = error instanceof WalsyncError ? error.hint : undefined;
         logEvent("error", "upkeep failed", {
           database: name,

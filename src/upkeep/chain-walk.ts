@@ -8,7 +8,7 @@ import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { type ChainFile, isFromParts, pointsOf } from "../chain/plan.ts";
 import { LtxError, messageOf, VanishedError } from "../errors.ts";
-import type { Txid } from "../ltx/txid.ts";
+import { compareTxids, type Txid } from "../ltx/txid.ts";
 import { type Finding, type FindingCode, finding } from "./findings.ts";
 
 /** What was read of one file. */
@@ -49,7 +49,9 @@ export class ChainWalk {
   constructor(chain: Chain, entries: ReadonlyMap<string, ManifestEntry>) {
     this.#chain = chain;
     this.#entries = entries;
-    this.files = chain.files.toSorted((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
+    this.files = chain.files.toSorted(
+      (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid),
+    );
   }
 
   /** Restore points that are listed. Litestream leaves some that merged files have taken the place of: they are none. */
@@ -181,7 +183,3 @@ export class ChainWalk {
 }
 
 // --- internal ---
-
-function compare(a: Txid, b: Txid): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}

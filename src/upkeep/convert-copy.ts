@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { type Chain, hashObject, type NamedFile, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
 import { type ChainChecksums, claimedChecksums, type LayoutRules } from "../chain/layout-rules.ts";
-import type { ManifestEntry } from "../chain/manifest.ts";
+import { type ManifestEntry, manifestEntry } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
 import { WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
@@ -173,17 +173,8 @@ export class ReplicaCopy {
     if (isThere) this.existing++;
     else this.copied++;
     this.bytes += sizeBytes;
-    this.entries.push({
-      key: key.slice(name.length + 1),
-      kind: minTxid === 1n ? "snapshot" : "increment",
-      minTxid,
-      maxTxid,
-      sizeBytes,
-      createdAtMs: timestampMs,
-      sha256,
-      preChecksum: checksums.pre,
-      postChecksum: checksums.post,
-    });
+    const facts = { sizeBytes, timestampMs, sha256, checksums };
+    this.entries.push(manifestEntry(name, key, { minTxid, maxTxid }, facts));
   }
 }
 

@@ -4,7 +4,7 @@
  */
 import type { LayoutRules } from "../chain/layout-rules.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
-import type { Txid, TxidRange } from "../ltx/txid.ts";
+import { compareTxids, type Txid, type TxidRange } from "../ltx/txid.ts";
 
 /** A file to be written. */
 export interface ConversionTarget extends TxidRange {
@@ -74,7 +74,7 @@ const MERGED_LEVEL_MAX = 3;
  */
 function usableRanges(files: readonly ChainFile[]): { ranges: UsableRange[]; skipped: ConversionPlan["skipped"] } {
   const ordered = files.toSorted(
-    (a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid) || a.level - b.level,
+    (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid) || a.level - b.level,
   );
   const known = new Set<Txid>();
   const ranges: UsableRange[] = [];
@@ -110,7 +110,7 @@ function levelsOf(ranges: readonly UsableRange[]): Map<UsableRange, number> {
   const levels = new Map<UsableRange, number>();
   const wide = ranges.filter(({ minTxid, maxTxid }) => minTxid !== 1n && minTxid !== maxTxid);
   // Inner ones come first. What is open are the widest so far that may lie within the next one.
-  wide.sort((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
+  wide.sort((a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid));
   const open: UsableRange[] = [];
   for (const range of wide) {
     let level = 1;
@@ -130,8 +130,4 @@ function addNewest(steps: readonly ConversionStep[], taken: Set<string>, { name,
   if (taken.has(key)) return;
   const narrowest = steps.find(({ file }) => file.maxTxid === txid)!;
   narrowest.targets.push({ key, ...range });
-}
-
-function compare(a: Txid, b: Txid): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }

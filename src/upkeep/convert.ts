@@ -4,10 +4,9 @@
  * Promise: what can be restored of the source can be restored of the copy, with the same txids and times. The source is only
  * read. A copy that was interrupted goes on: what is there already is compared, and not sent again.
  */
-import { randomBytes } from "node:crypto";
 import { hashObject, readChain } from "../chain/chain.ts";
 import { type LayoutRules, layoutRules } from "../chain/layout-rules.ts";
-import { editManifest, readManifest, withEntries } from "../chain/manifest.ts";
+import { editManifest, emptyManifest, newLineage, readManifest, withEntries } from "../chain/manifest.ts";
 import type { Destination } from "../destination/destination.ts";
 import { type Layout, parseKey } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
@@ -91,8 +90,7 @@ async function writeManifest(
     target,
     name,
     (found) => {
-      const lineage = found?.lineage ?? randomBytes(8).toString("hex");
-      const manifest = found ?? { name, lineage, pageSize, updatedAtMs: 0, files: [] };
+      const manifest = found ?? emptyManifest({ name, lineage: newLineage(), pageSize });
       return withEntries({ ...manifest, pageSize }, entries, Date.now());
     },
     signal,

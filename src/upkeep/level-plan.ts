@@ -8,16 +8,9 @@
  */
 import type { ChainFile } from "../chain/plan.ts";
 import { SNAPSHOT_LEVEL } from "../destination/layout.ts";
+import { MAX_COMPACT_INPUTS } from "../ltx/compactor.ts";
 import type { Txid } from "../ltx/txid.ts";
-import {
-  type FrontFile,
-  INPUTS_MAX,
-  isOver,
-  type MergePolicy,
-  overMs,
-  type Superseded,
-  windowOf,
-} from "./merge-plan.ts";
+import { type FrontFile, isOver, type MergePolicy, overMs, type Superseded, windowOf } from "./merge-plan.ts";
 import type { UpkeepRules } from "./upkeep-rules.ts";
 
 export const LEVEL_RULES: UpkeepRules = {
@@ -62,7 +55,7 @@ export function planMerge(
       const isNext =
         last === undefined ||
         (file.minTxid === last.maxTxid + 1n && windowOf(file, windowMs) === windowOf(last, windowMs));
-      if (!isNext || files.push(file) === INPUTS_MAX) break;
+      if (!isNext || files.push(file) === MAX_COMPACT_INPUTS) break;
     }
     if (files.length > 0) return { files, level: level + 1 };
   }

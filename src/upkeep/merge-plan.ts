@@ -7,7 +7,8 @@
  * restore point.
  */
 import type { ChainFile } from "../chain/plan.ts";
-import type { Txid } from "../ltx/txid.ts";
+import { MAX_COMPACT_INPUTS } from "../ltx/compactor.ts";
+import { compareTxids, type Txid } from "../ltx/txid.ts";
 import type { UpkeepRules } from "./upkeep-rules.ts";
 
 export interface MergePolicy {
@@ -58,7 +59,7 @@ export function planMerge(front: readonly FrontFile[], { windowsMs }: MergePolic
         last !== undefined &&
         file.minTxid === last.maxTxid + 1n &&
         windowOf(file, windowMs) === windowOf(last, windowMs) &&
-        run.length < INPUTS_MAX;
+        run.length < MAX_COMPACT_INPUTS;
       if (isNext) run.push(file);
       else if (run.length > 1) return run;
       else run = isOver(file, windowMs, nowMs) ? [file] : [];
@@ -100,7 +101,7 @@ export function frontOf(files: readonly ChainFile[]): FrontFile[] {
   const front: FrontFile[] = [];
   const widestFirst = files
     .filter((file) => file.kind === "increment")
-    .sort((a, b) => compare(a.minTxid, b.minTxid) || compare(b.maxTxid, a.maxTxid));
+    .sort((a, b) => compareTxids(a.minTxid, b.minTxid) || compareTxids(b.maxTxid, a.maxTxid));
   let reached: Txid = 0n;
   for (const { key, minTxid, maxTxid, sizeBytes, level, modifiedAt } of widestFirst) {
     if (maxTxid <= reached) continue;
@@ -117,7 +118,7 @@ export function frontOf(files: readonly ChainFile[]): FrontFile[] {
 export function planSuperseded(files: readonly ChainFile[], keepFineMs: number, nowMs: number): Superseded[] {
   const increments = files
     .filter((file) => file.kind === "increment")
-    .sort((a, b) => compare(a.minTxid, b.minTxid) || compare(b.maxTxid, a.maxTxid));
+    .sort((a, b) => compareTxids(a.minTxid, b.minTxid) || compareTxids(b.maxTxid, a.maxTxid));
   const found: Superseded[] = [];
   for (let i = 0; i < increments.length; ) {
     const wide = increments[i]!;
@@ -134,9 +135,6 @@ export function planSuperseded(files: readonly ChainFile[], keepFineMs: number, 
   }
   return found;
 }
-
-/** As many as the compactor holds open at once. */
-export const INPUTS_MAX = 256;
 
 /** The number of the window that a file ended in. */
 export function windowOf({ timestampMs }: FrontFile, windowMs: number): number {
@@ -156,7 +154,3 @@ export function isOver(file: FrontFile, windowMs: number, nowMs: number): boolea
 
 /** A file that ended in a window may be shipped a little later: this long, and never longer than the window. */
 const GRACE_MAX_MS = 2000;
-
-function compare(a: Txid, b: Txid): number {
-  return a < b ? -1 : a > b ? 1 : 0;
-}

@@ -6,7 +6,7 @@ import { closeSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { hashObject, readFileEnds, vanished, verifyFile } from "../chain/chain.ts";
 import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
-import type { ManifestEntry } from "../chain/manifest.ts";
+import { type ManifestEntry, manifestEntry } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
 import type { Destination, WriteSource } from "../destination/destination.ts";
 import { inParallel } from "../destination/limit.ts";
@@ -61,18 +61,8 @@ export async function mergeIncrements(
     const result = await destination.write(key, source, { condition: "absent", ...attributes, signal });
     // A crash, or a lost answer: the same parts give the same bytes.
     if (result.kind === "refused") await requireSame(destination, key, { minTxid, maxTxid, sha256 }, signal);
-    const entry: ManifestEntry = {
-      key: key.slice(name.length + 1),
-      kind: "increment",
-      minTxid,
-      maxTxid,
-      sizeBytes,
-      createdAtMs: timestampMs,
-      sha256,
-      preChecksum: checksums.pre,
-      postChecksum: checksums.post,
-    };
-    return { files, entry };
+    const range = { minTxid, maxTxid };
+    return { files, entry: manifestEntry(name, key, range, { sizeBytes, timestampMs, sha256, checksums }) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

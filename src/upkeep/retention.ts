@@ -9,7 +9,7 @@
  */
 import type { ChainFile } from "../chain/plan.ts";
 import { WalsyncError } from "../errors.ts";
-import type { Txid } from "../ltx/txid.ts";
+import { compareTxids, type Txid } from "../ltx/txid.ts";
 
 export interface RetentionPolicy {
   /** How many hours, days, weeks and months keep a snapshot. */
@@ -60,7 +60,7 @@ export function planRetention(
   nowMs: number,
   staying: ReadonlySet<string> = new Set(),
 ): RetentionPlan {
-  const byAge = snapshots.toSorted((a, b) => compare(b.file.maxTxid, a.file.maxTxid));
+  const byAge = snapshots.toSorted((a, b) => compareTxids(b.file.maxTxid, a.file.maxTxid));
   const windowMs = nowMs - policy.pointInTimeMs;
   const reasons = new Map<Txid, KeepReason>();
   const keep = (snapshot: DatedSnapshot | undefined, reason: KeepReason): void => {
@@ -96,7 +96,7 @@ export function deletionOrder({ snapshots, deletedIncrements }: RetentionPlan): 
 
 /** From the newest down; of two that end together the narrow one first: what a merged file replaced may not be whole any more. */
 export function newestFirst(files: readonly ChainFile[]): ChainFile[] {
-  return files.toSorted((a, b) => compare(b.maxTxid, a.maxTxid) || compare(b.minTxid, a.minTxid));
+  return files.toSorted((a, b) => compareTxids(b.maxTxid, a.maxTxid) || compareTxids(b.minTxid, a.minTxid));
 }
 
 // --- internal ---
@@ -147,7 +147,9 @@ function bridges(
   windowMs: number,
 ): DatedSnapshot[] {
   const found: DatedSnapshot[] = [];
-  const byReach = increments.toSorted((a, b) => compare(a.maxTxid, b.maxTxid) || compare(b.minTxid, a.minTxid));
+  const byReach = increments.toSorted(
+    (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid),
+  );
   let next = 0;
   let reached: Txid = 0n;
   const follow = (upTo: Txid | null): void => {
@@ -169,8 +171,4 @@ function bridges(
     reached = maxTxid;
   }
   return found;
-}
-
-function compare(a: Txid, b: Txid): number {
-  return a < b ? -1 : a > b ? 1 : 0;
 }
