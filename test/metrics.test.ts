@@ -1,26 +1,19 @@
 // Goal: a scrape reads true counts in Prometheus' format from loopback alone, and health says which database is in trouble.
 import { Database } from "bun:sqlite";
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { mkdirSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { Counter, Duration, defineGauge, forgetDatabase, Histogram, renderMetrics } from "../src/metrics.ts";
 import { serveMetrics } from "../src/metrics-server.ts";
 import { compiledBinary } from "./support/binary.ts";
+import { ownChildren, textOf } from "./support/children.ts";
 import { type Families, parseExposition, valueIn } from "./support/exposition.ts";
 import { documentedMetrics } from "./support/metrics-doc.ts";
 import { tempDir } from "./support/temp.ts";
 import { freePort } from "./support/versitygw.ts";
 
 const dir = tempDir();
-let children: Bun.Subprocess[] = [];
-
-afterEach(async () => {
-  for (const child of children) {
-    child.kill("SIGKILL");
-    await child.exited;
-  }
-  children = [];
-});
+const children = ownChildren();
 
 describe("the text", () => {
   test("has one head for each metric, and values by labels, escaped; a database can be forgotten", () => {
@@ -128,11 +121,8 @@ describe("watch", () => {
       stderr: "pipe",
     });
     children.push(child);
-    let log = "";
-    void (async () => {
-      for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-    })();
-    return { app, path, bucket: join(folder, "bucket"), child, log: () => log };
+    const log = textOf(child.stderr);
+    return { app, path, bucket: join(folder, "bucket"), child, log };
   }
 
   async function until(condition: () => Promise<boolean> | boolean, withinMs = 20_000): Promise<void> {

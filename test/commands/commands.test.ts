@@ -4,6 +4,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { compiledBinary, type Finished, runBinary } from "../support/binary.ts";
+import { textOf } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
 import { tempDir } from "../support/temp.ts";
 
@@ -54,11 +55,8 @@ async function startWatch(...args: string[]): Promise<{ child: Bun.Subprocess; l
     stderr: "pipe",
   });
   watchers.push(child);
-  let log = "";
-  void (async () => {
-    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-  })();
-  return { child, log: () => log };
+  const log = textOf(child.stderr);
+  return { child, log };
 }
 
 async function until(condition: () => boolean | Promise<boolean>, tell: () => string = () => ""): Promise<void> {
@@ -238,20 +236,14 @@ test("a destination that never answers: a stop waits for it as long as it may, a
   const args = ["watch", place.path, "-b", "s3://bucket", "--endpoint", "http://127.0.0.1:9", "--no-metrics"];
   const child = Bun.spawn([compiledBinary(), ...args, "--shutdown-timeout", "1"], { env, stderr: "pipe" });
   watchers.push(child);
-  let log = "";
-  void (async () => {
-    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-  })();
-  await until(
-    () => log.includes("destination does not answer"),
-    () => log,
-  );
+  const log = textOf(child.stderr);
+  await until(() => log().includes("destination does not answer"), log);
   const startedMs = performance.now();
   child.kill("SIGTERM");
   expect(await child.exited).toBe(3);
   expect(performance.now() - startedMs).toBeGreaterThan(900);
-  expect(log).toMatch(/walsync: E_UNREACHABLE .*app\.db: expected to capture and ship everything at the end/);
-  expect(log).toContain("Nothing is lost");
+  expect(log()).toMatch(/walsync: E_UNREACHABLE .*app\.db: expected to capture and ship everything at the end/);
+  expect(log()).toContain("Nothing is lost");
 }, 20_000);
 
 describe("configuration", () => {

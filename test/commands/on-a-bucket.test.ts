@@ -7,6 +7,7 @@ import { join } from "node:path";
 import type { ResultSchema } from "../../src/cli/result-schema.ts";
 import { app } from "../../src/main.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { onText } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
 import { schemaFaults } from "../support/json-schema.ts";
 import { tempDir } from "../support/temp.ts";
@@ -90,9 +91,9 @@ describe.skipIf(server === null)("on a bucket", () => {
       stdout: "ignore",
       stderr: "pipe",
     });
-    void (async () => {
-      for await (const chunk of watch.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-    })();
+    onText(watch.stderr, (text) => {
+      log += text;
+    });
     for (let i = 0; i < 1000 && !log.includes("snapshot shipped"); i++) await Bun.sleep(20);
     expect(log).toContain("snapshot shipped");
   });

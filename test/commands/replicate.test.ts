@@ -1,11 +1,12 @@
 // Goal: replicate keeps a copy current while the source is written to, at a bucket as in a directory; whatever kills it, readers of
 // the copy see moments that were. The compiled program.
 import { Database } from "bun:sqlite";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { randomFrom } from "../ltx/make.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { ownChildren, textOf } from "../support/children.ts";
 import { tempDir } from "../support/temp.ts";
 import { freePort, startVersitygw } from "../support/versitygw.ts";
 import { expectOneError, s3Access, succeed, walsync } from "./run.ts";
@@ -15,16 +16,9 @@ const server = await startVersitygw();
 const seed = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 2 ** 30));
 const random = randomFrom(seed);
 const ROUNDS = Number(process.env.WALSYNC_ROUNDS ?? 8);
-let children: Bun.Subprocess[] = [];
+const children = ownChildren();
 
 afterAll(() => server?.stop());
-afterEach(async () => {
-  for (const child of children) {
-    child.kill("SIGKILL");
-    await child.exited;
-  }
-  children = [];
-});
 
 async function until(condition: () => boolean | Promise<boolean>, tell: () => string = () => ""): Promise<void> {
   for (let i = 0; i < 600; i++) {
@@ -72,11 +66,8 @@ describe.each(["directory", "bucket"])(`from a %s, seed ${seed}`, (kind) => {
       stderr: "pipe",
     });
     children.push(child);
-    let log = "";
-    void (async () => {
-      for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-    })();
-    return { child, log: () => log };
+    const log = textOf(child.stderr);
+    return { child, log };
   }
   const insert = (count: number) => {
     for (let i = 0; i < count; i++)
@@ -163,24 +154,15 @@ test("waits for the first snapshot of a name that is not there yet, and says so"
   const command = [compiledBinary(), "replicate", "backups/app", "--local", "new/folder/copy.db", "--interval", "0.05"];
   const child = Bun.spawn(command, { cwd: place, env: {}, stdin: "ignore", stdout: "ignore", stderr: "pipe" });
   children.push(child);
-  let log = "";
-  void (async () => {
-    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-  })();
-  await until(
-    () => log.includes("waiting for the first snapshot"),
-    () => log,
-  );
+  const log = textOf(child.stderr);
+  await until(() => log().includes("waiting for the first snapshot"), log);
   const source = new Database(join(place, "app.db"), { create: true });
   source.run("pragma journal_mode = wal");
   source.run("create table item (id integer primary key, body)");
   source.run("insert into item (body) values ('first')");
   await succeed(["snapshot", "app.db", "-b", "backups"], { cwd: place });
   const copy = join(place, "new/folder/copy.db");
-  await until(
-    () => rowsOf(copy) === 1,
-    () => log,
-  );
+  await until(() => rowsOf(copy) === 1, log);
   // Other users may be meant to read it: only the state is private.
   expect(statSync(join(place, "new/folder")).mode & 0o055).toBe(0o055);
   expect(statSync(join(place, "new/folder/.copy.db-walsync-replica")).mode & 0o077).toBe(0);

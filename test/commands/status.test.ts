@@ -16,6 +16,7 @@ import {
 import { join } from "node:path";
 import type { WatchReport } from "../../src/control.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { textOf } from "../support/children.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectOneError, succeed, walsync } from "./run.ts";
 
@@ -63,13 +64,10 @@ async function watch(
     stderr: "pipe",
   });
   watchers.push(child);
-  let log = "";
-  void (async () => {
-    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-  })();
-  for (let i = 0; i < 500 && !log.includes("snapshot shipped"); i++) await Bun.sleep(20);
-  expect(log).toContain("snapshot shipped");
-  return { child, log: () => log };
+  const log = textOf(child.stderr);
+  for (let i = 0; i < 500 && !log().includes("snapshot shipped"); i++) await Bun.sleep(20);
+  expect(log()).toContain("snapshot shipped");
+  return { child, log };
 }
 
 async function statusOf({ env }: Place, ...args: string[]): Promise<WatchReport[]> {

@@ -2,12 +2,13 @@
 // SIGHUP. Whoever stays is not disturbed, and at the end every database restores to what it was. The compiled program and
 // real databases.
 import { Database } from "bun:sqlite";
-import { afterAll, afterEach, describe, expect, test } from "bun:test";
+import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { WatchReport } from "../../src/control.ts";
 import { acquireLock } from "../../src/replication/lock.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { onText, ownChildren } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
 import { startFaultProxy } from "../support/fault-proxy.ts";
 import { tempDir } from "../support/temp.ts";
@@ -18,18 +19,10 @@ const dir = tempDir();
 const server = await startVersitygw();
 /** Longer than a look takes on a loaded machine. */
 const PATIENCE_MS = 20_000;
-let running: Bun.Subprocess[] = [];
+const running = ownChildren();
 
 afterAll(async () => {
   await server?.stop();
-});
-
-afterEach(async () => {
-  for (const child of running) {
-    child.kill("SIGKILL");
-    await child.exited;
-  }
-  running = [];
 });
 
 class Place {
@@ -87,9 +80,9 @@ class Place {
     });
     running.push(this.child);
     const { stderr } = this.child as Bun.Subprocess<"ignore", "ignore", "pipe">;
-    void (async () => {
-      for await (const chunk of stderr.pipeThrough(new TextDecoderStream())) this.log += chunk;
-    })();
+    onText(stderr, (text) => {
+      this.log += text;
+    });
     await this.until(() => this.log.includes("watching"));
   }
 

@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from "node
 import { join } from "node:path";
 import { decideExit } from "../../src/commands/watch-child.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { onText, ownChildren } from "../support/children.ts";
 import { tempDir } from "../support/temp.ts";
 import { startVersitygw } from "../support/versitygw.ts";
 import { expectOneError, s3Access, succeed, walsync } from "./run.ts";
@@ -16,7 +17,7 @@ const server = await startVersitygw();
 const PATIENCE_MS = 20_000;
 /** Some start and end the program more than once. */
 setDefaultTimeout(3 * PATIENCE_MS);
-let running: Bun.Subprocess[] = [];
+const running = ownChildren();
 /** Watches that are no children of this process. */
 let strays: number[] = [];
 
@@ -25,11 +26,6 @@ afterAll(async () => {
 });
 
 afterEach(async () => {
-  for (const child of running) {
-    child.kill("SIGKILL");
-    await child.exited;
-  }
-  running = [];
   for (const pid of strays) if (isAlive(pid)) process.kill(pid, "SIGKILL");
   strays = [];
 });
@@ -96,12 +92,12 @@ class Place {
     });
     running.push(this.child);
     const { stdout, stderr } = this.child;
-    void (async () => {
-      for await (const chunk of stderr.pipeThrough(new TextDecoderStream())) this.log += chunk;
-    })();
-    void (async () => {
-      for await (const chunk of stdout.pipeThrough(new TextDecoderStream())) this.output += chunk;
-    })();
+    onText(stderr, (text) => {
+      this.log += text;
+    });
+    onText(stdout, (text) => {
+      this.output += text;
+    });
   }
 
   async started(exec: string, ...args: string[]): Promise<void> {

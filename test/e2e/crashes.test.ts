@@ -9,6 +9,7 @@ import { openDestination } from "../../src/destination/open.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { randomFrom } from "../ltx/make.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { onText } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
 import { tempDir } from "../support/temp.ts";
 import { startVersitygw, type Versitygw } from "../support/versitygw.ts";
@@ -41,9 +42,9 @@ function startWatch(env: Record<string, string>): void {
   args.push("--wal-sync-interval", "0.05", "--snapshot-interval", "1", "--shutdown-timeout", "20");
   const child = Bun.spawn([compiledBinary(), ...args], { env, stdin: "ignore", stdout: "ignore", stderr: "pipe" });
   watcher = child;
-  void (async () => {
-    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-  })();
+  onText(child.stderr, (text) => {
+    log += text;
+  });
 }
 
 async function kill(child: Bun.Subprocess | null | undefined): Promise<void> {

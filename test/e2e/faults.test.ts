@@ -9,6 +9,7 @@ import { openDestination } from "../../src/destination/open.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { randomFrom } from "../ltx/make.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { onText } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
 import { type FaultProxy, type ProxyMode, startFaultProxy } from "../support/fault-proxy.ts";
 import { tempDir } from "../support/temp.ts";
@@ -71,9 +72,9 @@ describe.skipIf(server === null)(`faults between walsync and its bucket, seed ${
     args.push("--wal-sync-interval", "0.1", "--snapshot-interval", "2", "--shutdown-timeout", "40");
     const watcher = Bun.spawn([compiledBinary(), ...args], { env, stdin: "ignore", stdout: "ignore", stderr: "pipe" });
     children.push(watcher);
-    void (async () => {
-      for await (const chunk of watcher.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-    })();
+    onText(watcher.stderr, (text) => {
+      log += text;
+    });
     const endMs = performance.now() + TROUBLE_MS;
     while (performance.now() < endMs) {
       proxy.mode = MODES[random() % MODES.length]!;

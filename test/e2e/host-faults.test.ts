@@ -1,25 +1,18 @@
 // Goal: a disk that is full or read-only, a process that may open too few files, an upload killed in the middle: nothing is
 // lost, the error says what to do, and everything goes on by itself when the fault is over. Real file systems, real limits.
 import { Database } from "bun:sqlite";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "bun:test";
+import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { compiledBinary, runBinary } from "../support/binary.ts";
+import { ownChildren, textOf } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
 import { tempDir } from "../support/temp.ts";
 import { startVersitygw, type Versitygw } from "../support/versitygw.ts";
 
 const MiB = 1024 * 1024;
 const dir = tempDir();
-let children: Bun.Subprocess[] = [];
-
-afterEach(async () => {
-  for (const child of children) {
-    child.kill("SIGKILL");
-    await child.exited;
-  }
-  children = [];
-});
+const children = ownChildren();
 
 /** A mount that only one process and its children see needs no root, but a kernel that allows it. */
 const canMount = Bun.spawnSync(["unshare", "-rm", "true"]).success;
@@ -57,11 +50,8 @@ function start(command: readonly string[], env: Record<string, string> = {}): St
     stderr: "pipe",
   });
   children.push(child);
-  let log = "";
-  void (async () => {
-    for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) log += chunk;
-  })();
-  return { child, log: () => log };
+  const log = textOf(child.stderr);
+  return { child, log };
 }
 
 /**

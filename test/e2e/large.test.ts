@@ -15,6 +15,7 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { compiledBinary, runBinary } from "../support/binary.ts";
+import { onText } from "../support/children.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 
@@ -43,9 +44,9 @@ class Watch {
       stderr: "pipe",
     });
     this.child = child;
-    void (async () => {
-      for await (const chunk of child.stderr.pipeThrough(new TextDecoderStream())) this.log += chunk;
-    })();
+    onText(child.stderr, (text) => {
+      this.log += text;
+    });
   }
 
   /** The kernel's own high-water mark, in megabytes. */

@@ -1,6 +1,6 @@
 // Goal: whatever happens to the chain at the destination, a copy is brought to its newest state, or stays in the one it has: merged
 // files, missing ones, damaged ones, another history under the same name, with and without checksums.
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   closeSync,
   cpSync,
@@ -22,18 +22,11 @@ import { HEADER_FLAG_NO_CHECKSUM } from "../../src/ltx/format.ts";
 import { Follower } from "../../src/restore/follow.ts";
 import { Host } from "../replication/host.ts";
 import { tempDir } from "../support/temp.ts";
-import { change, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
+import { change, expectState, type Pair, pairsIn } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
-let ends: (() => unknown)[] = [];
-
-afterEach(async () => {
-  for (const end of ends.reverse()) await end();
-  ends = [];
-});
-
-const makePair = (pageSize?: number): Promise<Pair> => makePairIn(join(dir, crypto.randomUUID()), ends, pageSize);
+const { ends, makePair } = pairsIn(dir);
 const nameOf = (min: number, max = min): string =>
   `${String(min).padStart(8, "0")}-${String(max).padStart(8, "0")}.ltx`;
 

@@ -1,25 +1,17 @@
 // Goal: whatever step of an update a process dies at, whoever opens the copy next with nothing but SQLite finds the state before
 // or the state after, whole; and the next run goes on. A fault that is no crash leaves the same behind at once.
 import { Database } from "bun:sqlite";
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { observeDurableSteps } from "../../src/durable.ts";
 import { Follower } from "../../src/restore/follow.ts";
 import { tempDir } from "../support/temp.ts";
-import { change, changePageSize, comparable, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
+import { change, changePageSize, comparable, expectState, type Pair, pairsIn } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
-let ends: (() => unknown)[] = [];
-
-afterEach(async () => {
-  observeDurableSteps(null);
-  for (const end of ends.reverse()) await end();
-  ends = [];
-});
-
-const makePair = (pageSize?: number): Promise<Pair> => makePairIn(join(dir, crypto.randomUUID()), ends, pageSize);
+const { ends, makePair } = pairsIn(dir);
 
 /** What another program finds: SQLite's own shell where there is one. */
 function integrityOf(path: string): string {

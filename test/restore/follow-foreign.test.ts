@@ -1,25 +1,16 @@
 // Goal: what is not the copy as it was left is never overwritten, whatever happened to it and whenever, and is told at the next
 // look, not at the next change.
 import { Database } from "bun:sqlite";
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { copyFileSync, existsSync, readFileSync, renameSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { observeDurableSteps } from "../../src/durable.ts";
 import { Follower } from "../../src/restore/follow.ts";
 import { tempDir } from "../support/temp.ts";
-import { change, changePageSize, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
+import { change, changePageSize, expectState, pairsIn } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
-let ends: (() => unknown)[] = [];
-
-afterEach(async () => {
-  observeDurableSteps(null);
-  for (const end of ends.reverse()) await end();
-  ends = [];
-});
-
-const makePair = (pageSize?: number): Promise<Pair> => makePairIn(join(dir, crypto.randomUUID()), ends, pageSize);
+const { makePair } = pairsIn(dir);
 
 /** A database of somebody else. */
 function writeOther(path: string, pageSize: number): Buffer {

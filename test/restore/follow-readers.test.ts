@@ -1,21 +1,13 @@
 // Goal: readers in other processes are never shown a mix, see the next state in spite of their caches, and are kept out for
 // moments only, however long one of them reads.
-import { afterEach, describe, expect, test } from "bun:test";
-import { join } from "node:path";
+import { describe, expect, test } from "bun:test";
 import { SqliteProcess } from "../support/sqlite-process.ts";
 import { tempDir } from "../support/temp.ts";
-import { change, changePageSize, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
+import { change, changePageSize, expectState, pairsIn } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
-let ends: (() => unknown)[] = [];
-
-afterEach(async () => {
-  for (const end of ends.reverse()) await end();
-  ends = [];
-});
-
-const makePair = (pageSize?: number): Promise<Pair> => makePairIn(join(dir, crypto.randomUUID()), ends, pageSize);
+const { ends, makePair } = pairsIn(dir);
 
 async function openReader(path: string, busyTimeoutMs: number): Promise<SqliteProcess> {
   const reader = new SqliteProcess();

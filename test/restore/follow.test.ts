@@ -1,24 +1,15 @@
 // Goal: a read copy is at every moment one state that the source had, also for a reader in the middle of
 // an update.
 import { Database } from "bun:sqlite";
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import { readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { observeDurableSteps } from "../../src/durable.ts";
 import { tempDir } from "../support/temp.ts";
-import { change, changePageSize, expectState, makePair as makePairIn, type Pair } from "./make-copy.ts";
+import { change, changePageSize, expectState, pairsIn } from "./make-copy.ts";
 
 const dir = tempDir();
 const { signal } = new AbortController();
-let ends: (() => unknown)[] = [];
-
-afterEach(async () => {
-  observeDurableSteps(null);
-  for (const end of ends.reverse()) await end();
-  ends = [];
-});
-
-const makePair = (pageSize?: number): Promise<Pair> => makePairIn(join(dir, crypto.randomUUID()), ends, pageSize);
+const { ends, makePair } = pairsIn(dir);
 
 describe("a copy", () => {
   test.each([512, 4096, 65536])(

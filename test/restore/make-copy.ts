@@ -1,10 +1,11 @@
 /** A source that ships to a directory, and followers that keep a copy of it. */
 import { Database } from "bun:sqlite";
-import { expect } from "bun:test";
+import { afterEach, expect } from "bun:test";
 import { mkdirSync, readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import type { Destination } from "../../src/destination/destination.ts";
 import { openDestination } from "../../src/destination/open.ts";
+import { observeDurableSteps } from "../../src/durable.ts";
 import { Follower } from "../../src/restore/follow.ts";
 import { Host } from "../replication/host.ts";
 
@@ -16,8 +17,17 @@ export interface Pair {
   follower(): Follower;
 }
 
-/** `folder` is made. What has to be ended goes to `ends`. */
-export async function makePair(folder: string, ends: (() => unknown)[], pageSize = 512): Promise<Pair> {
+/** Makes pairs below `dir`, each for one test. What else has to be ended after a test goes to `ends`. */
+export function pairsIn(dir: string): { makePair: (pageSize?: number) => Promise<Pair>; ends: (() => unknown)[] } {
+  const ends: (() => unknown)[] = [];
+  afterEach(async () => {
+    observeDurableSteps(null);
+    for (const end of ends.splice(0).reverse()) await end();
+  });
+  return { ends, makePair: (pageSize = 512) => makePair(join(dir, crypto.randomUUID()), ends, pageSize) };
+}
+
+async function makePair(folder: string, ends: (() => unknown)[], pageSize: number): Promise<Pair> {
   mkdirSync(folder);
   const host = new Host(folder);
   host.create(pageSize);

@@ -1,7 +1,7 @@
 // Goal: who shares the host with walsync cannot use it to read a database, or to write or empty a file of somebody else.
 // docs/SECURITY.md, "T3" to "T5". The compiled program, as a user runs it.
 import { Database } from "bun:sqlite";
-import { afterEach, describe, expect, test } from "bun:test";
+import { describe, expect, test } from "bun:test";
 import {
   chmodSync,
   existsSync,
@@ -17,20 +17,13 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { compiledBinary, runBinary } from "../support/binary.ts";
+import { ownChildren } from "../support/children.ts";
 import { tempDir } from "../support/temp.ts";
 import { freePort } from "../support/versitygw.ts";
 
 const dir = tempDir();
 const PRECIOUS = "somebody else's\n";
-let children: Bun.Subprocess[] = [];
-
-afterEach(async () => {
-  for (const child of children) {
-    child.kill("SIGKILL");
-    await child.exited;
-  }
-  children = [];
-});
+const children = ownChildren();
 
 interface Place {
   folder: string;
