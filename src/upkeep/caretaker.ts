@@ -199,10 +199,12 @@ export class Caretaker {
       return;
     }
     care.front ??= rules.frontOf(await this.#list(name, signal), merge);
+    // What is over now, and no more: a destination so slow that the next window ends meanwhile must not keep files from going.
+    const nowMs = Date.now();
     // Null again: something was shipped while the destination was asked. It is asked again a little later.
     while (care.front !== null) {
       signal.throwIfAborted();
-      const planned = rules.planMerge(care.front, merge, Date.now());
+      const planned = rules.planMerge(care.front, merge, nowMs);
       if (planned === null) break;
       const startedMs = monotonicMs();
       const { files, entry } = await mergeIncrements(this.#destination, layout, name, planned, folder, signal);
@@ -214,7 +216,7 @@ export class Caretaker {
       const fields = { database: name, key: entry.key, sizeBytes: entry.sizeBytes, files: files.length };
       logEvent("debug", "merged", { ...fields, durationMs });
     }
-    if (care.front !== null) care.front = rules.dropSettled(care.front, merge, Date.now());
+    if (care.front !== null) care.front = rules.dropSettled(care.front, merge, nowMs);
     care.mergeAtMs = care.front === null ? Date.now() + merge.windowsMs[0]! : rules.nextMergeMs(care.front, merge);
   }
 
@@ -227,7 +229,8 @@ export class Caretaker {
       care.sweepAtMs = Number.POSITIVE_INFINITY;
       return;
     }
-    const superseded = care.rules.planSuperseded(await this.#list(name, signal), merge.keepFineMs, Date.now());
+    const files = await this.#list(name, signal);
+    const superseded = care.rules.planSuperseded(files, merge.keepFineMs, Date.now());
     for (const replaced of superseded) {
       await requireReplacement(this.#destination, care.layout, replaced, signal);
       const { parts } = replaced;
@@ -236,8 +239,8 @@ export class Caretaker {
       await removeFiles(this.#destination, name, keys, signal);
       mergedFiles.add({ database: name }, parts.length);
     }
-    // As long as it is written to, and once more after that.
-    const isQuiet = superseded.length === 0 && care.front !== null && care.front.length === 0;
+    // As long as it is written to, and after that until nothing is left that will be old enough one day.
+    const isQuiet = care.front?.length === 0 && care.rules.planSuperseded(files, 0, Number.POSITIVE_INFINITY).length === 0;
     care.sweepAtMs = isQuiet ? Number.POSITIVE_INFINITY : Date.now() + Math.min(merge.keepFineMs, SWEEP_INTERVAL_MS);
   }
 
@@ -255,7 +258,8 @@ export class Caretaker {
     }
   }
 
-  async #pruneNow({ source, policy, signal }: Care): Promise<void> {
+  async #pruneNow(care: Care): Promise<void> {
+    const { source, policy, signal } = care;
     const { name } = source;
     const [chain] = await readChains(this.#destination, `${name}/`, name, signal);
     // Nothing was shipped yet.
@@ -263,6 +267,7 @@ export class Caretaker {
     const pruning = await planPruningOf(this.#destination, chain, policy.retention, Date.now(), signal);
     if (pruning.keys.length === 0) return;
     dropFromManifest(source, pruning.keys);
+    care.forget(new Set(pruning.keys));
     await prune(this.#destination, pruning, signal);
     prunedFiles.add({ database: name }, pruning.keys.length);
     logEvent("info", "pruned", { database: name, files: pruning.keys.length, sizeBytes: pruning.sizeBytes });
@@ -352,6 +357,11 @@ class Care {
     const { minTxid, maxTxid, sizeBytes, createdAtMs } = entry;
     const key = `${this.source.name}/${entry.key}`;
     this.front?.splice(at, 0, { key, minTxid, maxTxid, sizeBytes, level, timestampMs: createdAtMs });
+  }
+
+  /** Files that are about to be removed are not to be merged. */
+  forget(keys: ReadonlySet<string>): void {
+    if (this.front !== null) this.front = this.front.filter(({ key }) => !keys.has(key));
   }
 
   /** What was due is tried again later, and looked up anew. */

@@ -10,7 +10,7 @@ import type { Destination } from "../../src/destination/destination.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { type CarePolicy, Caretaker, type ShippingSource } from "../../src/upkeep/caretaker.ts";
-import type { MergePolicy } from "../../src/upkeep/merge-plan.ts";
+import { type MergePolicy, planSuperseded } from "../../src/upkeep/merge-plan.ts";
 import { verifyDatabase } from "../../src/upkeep/verify.ts";
 import { Host } from "../replication/host.ts";
 import { tempDir } from "../support/temp.ts";
@@ -198,13 +198,64 @@ describe("increments", () => {
   test("of two parts that do not fit together are not merged", async () => {
     const { host } = await begin();
     await write(host, 60);
-    const name = ltxIn(host).find((one) => !one.startsWith("00000001-"))!;
-    const bytes = readFileSync(join(host.bucketFolder, name));
-    bytes[bytes.length - 1]! ^= 1;
-    writeFileSync(join(host.bucketFolder, name), bytes);
+    // All of them: some may be merged already.
+    for (const name of ltxIn(host).filter((one) => !one.startsWith("00000001-"))) {
+      const bytes = readFileSync(join(host.bucketFolder, name));
+      bytes[bytes.length - 1]! ^= 1;
+      writeFileSync(join(host.bucketFolder, name), bytes);
+    }
     await write(host, 300);
     await until(() => host.logged("upkeep failed"));
     expect(host.log.join("\n")).toMatch(/E_LTX|E_CHAIN_GAP/);
+  }, 30_000);
+
+  test.each(["walsync", "litestream"] as const)(
+    "that take longer to merge than a window is wide are removed nevertheless, in the %s layout",
+    async (layout) => {
+      const host = new Host(join(dir, crypto.randomUUID()), undefined, { layout });
+      const { destination } = await begin({ layout, merge: { windowsMs: [50, 100, 200], keepFineMs: 300 } }, host);
+      const { write: put } = destination;
+      let merged = 0;
+      destination.write = async (key, source, options) => {
+        await Bun.sleep(150);
+        merged++;
+        return await put.call(destination, key, source, options);
+      };
+      const files = async () => (await readChain(destination, "app")).files;
+      const first = (await files()).map(({ key }) => key);
+      await write(host, 200);
+      const early = (await files()).map(({ key }) => key).filter((key) => !first.includes(key));
+      await write(host, 3000);
+      const mergedMeanwhile = merged;
+      const left = (await files()).map(({ key }) => key);
+      expect(mergedMeanwhile).toBeGreaterThan(3);
+      expect(early.length).toBeGreaterThan(2);
+      expect(left.filter((key) => early.includes(key))).toEqual([]);
+      expect(host.logged("upkeep failed")).toBe(false);
+    },
+    30_000,
+  );
+
+  test("are removed although nothing is written any more", async () => {
+    const { host, destination } = await begin({ merge: { windowsMs: [100], keepFineMs: 1500 } });
+    await write(host, 500);
+    await until(() => ltxIn(host).some(isMerged));
+    await until(async () => planSuperseded((await readChain(destination, "app")).files, 0, Date.now()).length === 0);
+  }, 30_000);
+
+  test("that retention removed before they were merged are not asked for", async () => {
+    const policy = { merge: { windowsMs: [50, 1500], keepFineMs: 60_000 }, compactAfterSnapshot: true };
+    const { host, destination } = await begin(policy);
+    const states = await write(host, 300);
+    for (let i = 0; i < 2; i++) {
+      await host.replicator.snapshot();
+      await host.settle();
+    }
+    await until(() => host.logged("pruned"));
+    for (const [txid, state] of await write(host, 2500)) states.set(txid, state);
+    expect(host.logged("upkeep failed")).toBe(false);
+    expect(ltxIn(host).some(isMerged)).toBe(true);
+    await expectEveryPoint(host, destination, states);
   }, 30_000);
 });
 
