@@ -240,7 +240,8 @@ export class Caretaker {
       mergedFiles.add({ database: name }, parts.length);
     }
     // As long as it is written to, and after that until nothing is left that will be old enough one day.
-    const isQuiet = care.front?.length === 0 && care.rules.planSuperseded(files, 0, Number.POSITIVE_INFINITY).length === 0;
+    const isQuiet =
+      care.front?.length === 0 && care.rules.planSuperseded(files, 0, Number.POSITIVE_INFINITY).length === 0;
     care.sweepAtMs = isQuiet ? Number.POSITIVE_INFINITY : Date.now() + Math.min(merge.keepFineMs, SWEEP_INTERVAL_MS);
   }
 

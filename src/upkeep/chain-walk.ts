@@ -6,7 +6,7 @@ import { hex64 } from "../bytes.ts";
 import type { Chain } from "../chain/chain.ts";
 import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
-import { type ChainFile, isFromParts, pointsOf } from "../chain/plan.ts";
+import { type ChainFile, pointsOf } from "../chain/plan.ts";
 import { LtxError, messageOf, VanishedError } from "../errors.ts";
 import { compareTxids, type Txid } from "../ltx/txid.ts";
 import { type Finding, type FindingCode, finding } from "./findings.ts";
@@ -39,8 +39,12 @@ export class ChainWalk {
   /** A file was damaged that a restore of what follows may use: nothing is proven before the next whole snapshot. */
   #isTainted = false;
   #reached: Txid | null = null;
-  /** The first file behind a gap, until a merged file is seen that leads past it. */
-  #gap: { file: ChainFile; expectedTxid: Txid } | null = null;
+  /**
+   * Last txids at which a gap is one. Null: all are, walsync leaves no hole between files that stay. Litestream removes files by
+   * age, whatever order that leaves.
+   */
+  readonly #lost: ReadonlySet<Txid> | null;
+  #isBehindGap = false;
   #stranded = 0;
   #withoutSha256 = 0;
   #withoutChecksums = 0;
@@ -52,6 +56,7 @@ export class ChainWalk {
     this.files = chain.files.toSorted(
       (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid),
     );
+    this.#lost = this.#isOfLitestream ? new Set(pointsOf(this.files).lost) : null;
   }
 
   /** Restore points that are listed. Litestream leaves some that merged files have taken the place of: they are none. */
@@ -100,7 +105,6 @@ export class ChainWalk {
 
   /** What can be said only when all files were seen. */
   finish(): void {
-    this.#tellGap();
     const { name } = this.#chain;
     const count = (files: number) => (files === 1 ? "1 file" : `${files} files`);
     if (!this.files.some((file) => file.kind === "snapshot")) {
@@ -132,20 +136,14 @@ export class ChainWalk {
   #reach(file: ChainFile): void {
     const reached = this.#reached;
     if (file.kind === "snapshot" || (reached !== null && file.minTxid <= reached + 1n)) {
-      // Litestream removes files by age, whatever order that leaves; walsync leaves no hole between files that stay.
-      const isPassed = this.#gap !== null && isFromParts(file) && file.minTxid <= this.#gap.expectedTxid;
-      if (!isPassed || !this.#isOfLitestream) this.#tellGap();
-      this.#gap = null;
+      this.#isBehindGap = false;
       this.#reached = file.maxTxid;
     } else if (reached === null) this.#stranded++;
-    else this.#gap ??= { file, expectedTxid: reached + 1n };
-  }
-
-  #tellGap(): void {
-    if (this.#gap === null) return;
-    const { file, expectedTxid } = this.#gap;
-    const message = `expected txid ${expectedTxid} before it, found nothing between: no point from here on can be restored`;
-    this.add(file.key, "chain-gap", `${message}, up to the next snapshot`);
+    else if (!this.#isBehindGap && (this.#lost?.has(file.maxTxid) ?? true)) {
+      this.#isBehindGap = true;
+      const message = `expected txid ${reached + 1n} before it, found nothing between: no point from here on can be restored`;
+      this.add(file.key, "chain-gap", `${message}, up to the next snapshot`);
+    }
   }
 
   /** 0 for what is not known. */

@@ -13,11 +13,13 @@ import {
 } from "node:fs";
 import { join } from "node:path";
 import { readChain } from "../../src/chain/chain.ts";
-import { restorePoints } from "../../src/chain/plan.ts";
+import { pointsOf, restorePoints } from "../../src/chain/plan.ts";
+import { formatKey } from "../../src/destination/layout.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import type { Finding, FindingCode } from "../../src/upkeep/findings.ts";
 import { removeOrphans } from "../../src/upkeep/manifest-check.ts";
 import { type VerifyReport, verifyDatabase } from "../../src/upkeep/verify.ts";
+import { ChainFolder, ltxBytes } from "../chain/make.ts";
 import { randomFrom } from "../ltx/make.ts";
 import { makeChain, outcomeOf, txidTarget } from "../restore/make.ts";
 import { tempDir } from "../support/temp.ts";
@@ -229,4 +231,65 @@ test("a file that is pruned while it is read is not missing", async () => {
   expect(report.findings.map(({ code }) => code)).not.toContain("file-missing");
   expect(report.proven).toBe(6);
   destination.close();
+});
+
+describe("what Litestream's retention leaves", () => {
+  type Listed = [level: number, minTxid: number, maxTxid: number];
+
+  async function verifyListed(listing: readonly Listed[]): Promise<VerifyReport & { lost: bigint[] }> {
+    const folder = new ChainFolder(join(dir, crypto.randomUUID()));
+    const { destination } = folder;
+    for (const [level, ...range] of listing) {
+      const [minTxid, maxTxid] = range.map(BigInt) as [bigint, bigint];
+      const key = formatKey({ layout: "litestream", folders: "directory", name: "app", level, minTxid, maxTxid });
+      folder.put(key, ltxBytes(minTxid, maxTxid, { withoutChecksums: true }));
+    }
+    const { files } = await readChain(destination, "app");
+    return { ...(await verifyDatabase(destination, "app", { quick: false })), lost: pointsOf(files).lost };
+  }
+
+  // Level 0 lost its first files, level 1 holds them, and a snapshot was taken in the middle of those.
+  const left: Listed[] = [
+    [9, 1, 3],
+    [1, 4, 5],
+    [0, 8, 8],
+    [0, 9, 9],
+    [9, 1, 9],
+    [1, 6, 10],
+    [0, 10, 10],
+  ];
+
+  test("is no gap where a merged file leads past it, whatever snapshot is between", async () => {
+    const report = await verifyListed(left);
+    expect(errorsOf(report)).toEqual([]);
+    expect(report).toMatchObject({ points: 4, proven: 4 });
+  });
+
+  test("is one where nothing leads past it", async () => {
+    const report = await verifyListed(left.filter(([level, minTxid]) => level !== 1 || minTxid !== 6));
+    expect(errorsOf(report)).toMatchObject([
+      { code: "chain-gap", key: "app/ltx/0/0000000000000008-0000000000000008.ltx" },
+    ]);
+  });
+
+  test(`is a gap exactly where restore points are lost, in any listing, seed ${seed}`, async () => {
+    let gaps = 0;
+    for (let round = 0; round < 40; round++) {
+      const listing = new Map<string, Listed>([["first", [9, 1, 1]]]);
+      for (let i = 0; i < 12; i++) {
+        const level = pick([0, 0, 0, 1, 1, 2, 9]);
+        const maxTxid = 2 + (random() % 14);
+        const minTxid = level === 9 ? 1 : level === 0 ? maxTxid : 2 + (random() % (maxTxid - 1));
+        listing.set(`${level} ${minTxid} ${maxTxid}`, [level, minTxid, maxTxid]);
+      }
+      const report = await verifyListed([...listing.values()]);
+      const told = errorsOf(report).map(({ code }) => code);
+      if (told.length > 0) gaps++;
+      expect({ listing, told: [...new Set(told)] }).toEqual({
+        listing,
+        told: report.lost.length > 0 ? ["chain-gap"] : [],
+      });
+    }
+    expect(gaps).toBeGreaterThan(3);
+  }, 30_000);
 });
