@@ -172,6 +172,7 @@ export function capture(
     const txid = position.captured.txid + 1n;
     const timestampMs = Math.max(Date.now(), position.captured.timestampMs);
     const segment = captureSegment(database, state.table, state.outbox, start, scan, txid, timestampMs);
+    if (segment === null) continue;
     state.advance(segment.change, {
       txid,
       checksum: segment.checksum,

@@ -3,7 +3,6 @@
  * without writing them. Synchronous from end to end, so that nothing of ours moves while it reads.
  */
 
-import { WalsyncError } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
@@ -31,7 +30,8 @@ export interface CapturedSegment {
 }
 
 /**
- * Stages the transactions of `scan` as increment `txid`. `start` is the cursor the scan began at.
+ * Stages the transactions of `scan` as increment `txid`. `start` is the cursor the scan began at. Null if the WAL was
+ * restarted or cut meanwhile, which a pin at mark 0 does not keep a writer from: nothing is staged then.
  * Throws E_DISK if staging fails: then nothing has changed, and the frames stay in the pinned WAL.
  */
 export function captureSegment(
@@ -42,7 +42,7 @@ export function captureSegment(
   scan: WalScan,
   txid: Txid,
   timestampMs: number,
-): CapturedSegment {
+): CapturedSegment | null {
   const { pageSize } = database;
   const pages = plannedPages(scan, table.commit, pageSize);
   const header: LtxHeader = {
@@ -65,19 +65,28 @@ export function captureSegment(
     low: new Uint32Array(pages.pgnos.length),
   };
   const unwritten = new UnwrittenPages(database, start, scan);
+  const read = (i: number, page: Uint8Array): boolean => {
+    const frameIndex = pages.frameIndexes[i]!;
+    if (frameIndex === NOT_IN_WAL) return unwritten.read(pages.pgnos[i]!, page);
+    return readFramePage(database.walFd, scan.end, frameIndex, page);
+  };
   const staging = outbox.stage(header, scan.commitCount);
   try {
     const page = new Uint8Array(pageSize);
     const sum: U64Halves = { hi: 0, lo: 0 };
-    for (let i = 0; i < pages.pgnos.length; i++) {
+    let isWhole = true;
+    for (let i = 0; i < pages.pgnos.length && isWhole; i++) {
       const pgno = pages.pgnos[i]!;
-      const frameIndex = pages.frameIndexes[i]!;
-      if (frameIndex === NOT_IN_WAL) unwritten.read(pgno, page);
-      else if (!readFramePage(database.walFd, scan.end, frameIndex, page)) throw pinBroken(database, pgno);
+      isWhole = read(i, page);
       staging.encoder.encodePage(pgno, page);
       pageChecksum(pgno, page, sum);
       change.high[i] = sum.hi;
       change.low[i] = sum.lo;
+    }
+    // A writer that restarts the WAL writes its header first: no frame was overwritten as long as that is the same.
+    if (!isWhole || !isGeneration(database.walFd, scan.end)) {
+      staging.abort();
+      return null;
     }
     const checksum = table.checksumAfter(change, scan.commit);
     return { file: staging.commit(checksum), change, checksum };
@@ -136,16 +145,15 @@ class UnwrittenPages {
     this.#scan = scan;
   }
 
-  read(pgno: number, page: Uint8Array): void {
+  /** False if the WAL is of another generation by now. */
+  read(pgno: number, page: Uint8Array): boolean {
     this.#older ??= this.#readOlder();
     const frameIndex = this.#older.get(pgno);
     const { walFd, databaseFd } = this.#database;
-    if (frameIndex === undefined) {
-      const filled = readFully(databaseFd, page, page.byteLength, pageOffset(pgno, page.byteLength));
-      page.fill(0, filled);
-    } else if (!readFramePage(walFd, this.#scan.end, frameIndex, page)) {
-      throw pinBroken(this.#database, pgno);
-    }
+    if (frameIndex !== undefined) return readFramePage(walFd, this.#scan.end, frameIndex, page);
+    const filled = readFully(databaseFd, page, page.byteLength, pageOffset(pgno, page.byteLength));
+    page.fill(0, filled);
+    return true;
   }
 
   /** The newest frame of each page in the generation before the scan began. */
@@ -160,8 +168,7 @@ class UnwrittenPages {
   }
 }
 
-function pinBroken(database: PinnedDatabase, pgno: number): WalsyncError {
-  return new WalsyncError("E_WAL", `${database.path}: expected page ${pgno} in the pinned WAL, found it gone`, {
-    hint: "Something truncated or replaced the -wal file. Restart walsync; it will compare the whole database.",
-  });
+function isGeneration(walFd: number, { salt1, salt2 }: WalCursor): boolean {
+  const header = readWalHeader(walFd);
+  return header !== null && header.salt1 === salt1 && header.salt2 === salt2;
 }
