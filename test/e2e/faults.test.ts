@@ -75,10 +75,13 @@ describe.skipIf(server === null)(`faults between walsync and its bucket, seed ${
     onText(watcher.stderr, (text) => {
       log += text;
     });
+    // Whoever is refused at the start ends with that; later it goes on trying.
+    for (let i = 0; i < 500 && !log.includes("replicating"); i++) await Bun.sleep(20);
     const endMs = performance.now() + TROUBLE_MS;
     while (performance.now() < endMs) {
       proxy.mode = MODES[random() % MODES.length]!;
       await Bun.sleep(100 + (random() % 400));
+      if (watcher.exitCode !== null) throw new Error(`the watch ended with status ${watcher.exitCode}:\n${log}`);
       peakRss = Math.max(peakRss, rssOf(watcher.pid));
     }
     proxy.mode = "pass";
@@ -86,6 +89,8 @@ describe.skipIf(server === null)(`faults between walsync and its bucket, seed ${
     await server.pause();
     await Bun.sleep(4000);
     requestsWhileDown = proxy.requests - requests;
+    // Until it is told: what a second try mends is not.
+    for (let i = 0; i < 300 && !/ error .*E_UNREACHABLE/.test(log); i++) await Bun.sleep(100);
     await server.restart();
     await Bun.sleep(1000);
     // However little got through the trouble, there is something to go back to.

@@ -1,7 +1,7 @@
 // Goal: size changes nothing: a database that grows across the lock page at 1 GiB, and one transaction of 500 MB, come back
 // page by page, and memory stays where it is. The compiled program, real SQLite, a directory.
 import { Database } from "bun:sqlite";
-import { afterEach, expect, test } from "bun:test";
+import { expect, test } from "bun:test";
 import {
   closeSync,
   existsSync,
@@ -23,15 +23,8 @@ const MiB = 1024 * 1024;
 const GiB = 1024 * MiB;
 const RSS_MAX_MB = 200;
 const dir = tempDir();
-let watcher: Watch | null = null;
 
-afterEach(async () => {
-  watcher?.child.kill("SIGKILL");
-  await watcher?.child.exited;
-  watcher = null;
-});
-
-class Watch {
+class Watch implements AsyncDisposable {
   readonly child: Bun.Subprocess<"ignore", "ignore", "pipe">;
   log = "";
 
@@ -57,6 +50,11 @@ class Watch {
   async until(object: string): Promise<void> {
     for (let i = 0; i < 600 && !existsSync(object); i++) await Bun.sleep(100);
     expect({ object, exists: existsSync(object), log: this.log }).toMatchObject({ exists: true });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.child.kill("SIGKILL");
+    await this.child.exited;
   }
 
   async stop(): Promise<void> {
@@ -98,7 +96,8 @@ async function restore(bucket: string, output: string, ...args: string[]): Promi
   expect(await runBinary(["restore", "app", "-o", output, "-b", bucket, ...args])).toMatchObject({ status: 0 });
 }
 
-test.each([65536, 4096])(
+// Each takes more than a minute of one processor.
+test.concurrent.each([65536, 4096])(
   "a database of %d-byte pages grows across the lock page",
   async (pageSize) => {
     const { folder, bucket, path, object } = place(`lock-${pageSize}`);
@@ -115,7 +114,7 @@ test.each([65536, 4096])(
     const lockPgno = GiB / pageSize + 1;
     expect(pages()).toBeLessThan(lockPgno);
 
-    watcher = new Watch(path, bucket);
+    await using watcher = new Watch(path, bucket);
     await watcher.until(object(key(1, 1)));
     app.run("insert into item (body) values (randomblob(?))", [5 * MiB]);
     expect(pages()).toBeGreaterThan(lockPgno);
@@ -154,7 +153,7 @@ test("one transaction of 500 MB", async () => {
   const app = new Database(path, { create: true });
   app.run("pragma journal_mode = wal");
   app.run("create table item (id integer primary key, body)");
-  watcher = new Watch(path, bucket);
+  await using watcher = new Watch(path, bucket);
   await watcher.until(object(key(1, 1)));
   const before = watcher.peakMb();
   app.transaction(() => {

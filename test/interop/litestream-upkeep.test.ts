@@ -89,7 +89,7 @@ describe.skipIf(!isReady).each(places)(`in $label, seed ${seed}`, (place) => {
       care.follow(host.replicator, join(host.stateFolder, "merge"), {
         layout: "litestream",
         merge: { windowsMs: WINDOWS_MS, keepFineMs: KEEP_FINE_MS },
-        retention: { hourly: 1, daily: 0, weekly: 0, monthly: 0, pointInTimeMs: KEEP_FINE_MS },
+        retention: { hourly: 1, daily: 0, weekly: 0, monthly: 0, pointInTimeMs: 2 * KEEP_FINE_MS },
         compactAfterSnapshot: true,
         compactIntervalMs: 0,
       });
