@@ -35,6 +35,7 @@ export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, Co
     "merge",
     "merge_keep_fine",
     "max_outbox",
+    "max_pinned",
     "shutdown_timeout",
     "state_dir",
     "enable_wal",
@@ -63,6 +64,7 @@ export const DATABASE_KEYS = ["path", "name", "prefix"] as const;
 /** Settings that belong to the whole process: a [[databases]] entry cannot have its own. */
 export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
   "shutdown-timeout",
+  "max-pinned",
   "state-dir",
   "restore-if-missing",
   "exec",
@@ -77,6 +79,7 @@ export const FIXED_SETTINGS: ReadonlySet<string> = new Set([
   "state-dir",
   "restore-if-missing",
   "exec",
+  "max-pinned",
   "layout",
 ]);
 

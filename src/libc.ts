@@ -1,6 +1,6 @@
 /**
- * The few functions of the C library that Bun has no name for: flock(2), the question of fcntl(2) who holds a lock, and
- * that of tcgetpgrp(3) who is in the foreground of a terminal.
+ * The few functions of the C library that Bun has no name for: flock(2), the question of fcntl(2) who holds a lock and
+ * the request for one, and the question of tcgetpgrp(3) who is in the foreground of a terminal.
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi";
@@ -18,16 +18,22 @@ export function tryLockFile(fd: number): boolean {
  */
 export function lockHolder(fd: number, offset: number, kind: "any" | "exclusive" = "any"): number {
   if (process.platform !== "linux") return 0;
-  // struct flock on 64-bit Linux: l_type i16, l_whence i16, 4 bytes padding, l_start i64, l_len i64, l_pid i32.
   // What would be in the way of a lock of this type.
-  question.setInt16(0, kind === "any" ? F_WRLCK : F_RDLCK, true);
-  question.setInt16(2, SEEK_SET, true);
-  question.setBigInt64(8, BigInt(offset), true);
-  question.setBigInt64(16, 1n, true);
+  fillFlock(kind === "any" ? F_WRLCK : F_RDLCK, offset);
   if (library().fcntl(fd, F_GETLK, ptr(question.buffer)) !== 0) return 0;
   if (question.getInt16(0, true) === F_UNLCK) return 0;
   // A holder in another pid namespace has no number here.
   return question.getInt32(24, true) || UNKNOWN_PROCESS;
+}
+
+/**
+ * Takes a POSIX lock on the byte at `offset` that others may share, or returns false at once if it cannot be had, which is
+ * always so where it is not Linux. It ends when any descriptor of the file is closed.
+ */
+export function tryShareLock(fd: number, offset: number): boolean {
+  if (process.platform !== "linux") return false;
+  fillFlock(F_RDLCK, offset);
+  return library().fcntl(fd, F_SETLK, ptr(question.buffer)) === 0;
 }
 
 /** True if this process is in the foreground of its terminal: what is typed there as a signal reaches it, and its children. */
@@ -50,6 +56,7 @@ export function isInForeground(): boolean {
 const LOCK_EXCLUSIVE = 2;
 const LOCK_NONBLOCKING = 4;
 const F_GETLK = 5;
+const F_SETLK = 6;
 const F_RDLCK = 0;
 const F_WRLCK = 1;
 const F_UNLCK = 2;
@@ -69,6 +76,15 @@ const SYMBOLS = {
 } as const;
 
 const question = new DataView(new ArrayBuffer(32));
+
+/** struct flock on 64-bit Linux: l_type i16, l_whence i16, 4 bytes padding, l_start i64, l_len i64, l_pid i32. */
+function fillFlock(type: number, offset: number): void {
+  question.setInt16(0, type, true);
+  question.setInt16(2, SEEK_SET, true);
+  question.setBigInt64(8, BigInt(offset), true);
+  question.setBigInt64(16, 1n, true);
+}
+
 let loaded: ReturnType<typeof load> | undefined;
 
 function library() {

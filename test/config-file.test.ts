@@ -36,6 +36,7 @@ compact_interval = "1d"
 merge = ["10s", "1m"]
 merge_keep_fine = "2h"
 max_outbox = "64MiB"
+max_pinned = 32
 shutdown_timeout = 9
 state_dir = "/var/lib/walsync"
 enable_wal = true
@@ -95,6 +96,7 @@ describe("a file", () => {
       merge: [10_000, 60_000],
       mergeKeepFine: 7_200_000,
       maxOutbox: 64 * 1024 * 1024,
+      maxPinned: 32,
       shutdownTimeout: 9000,
       stateDir: "/var/lib/walsync",
       enableWal: true,

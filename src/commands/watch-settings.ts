@@ -100,6 +100,12 @@ export const WATCH_FLAGS = {
     default: "4GiB",
     description: "files on disk that wait for the destination, for each database; then capture pauses",
   },
+  "max-pinned": {
+    type: "integer",
+    min: 1,
+    default: "256",
+    description: "databases with an open connection; those that were quiet for longest sleep without one",
+  },
   "shutdown-timeout": {
     type: "duration",
     default: "5",

@@ -69,7 +69,7 @@ export default defineWalsyncCommand({
     const scans = new Gate(SCANS_AT_ONCE);
     const care = new Caretaker(destination);
     const events = new FolderEvents();
-    const watcher = new Watcher(events);
+    const watcher = new Watcher(events, flags.maxPinned);
     const alerts = openAlerts(flags, destination.url, () => fleet.replicators);
     const fleet = new Fleet<PlannedDatabase>(watcher, {
       create: ({ path, name, settings: { replication, care, mayVanish } }) =>
@@ -106,6 +106,8 @@ export default defineWalsyncCommand({
         if (isAwaited(database.path)) replicator.openWhenPossible(monotonicMs());
         else replicator.open();
         fleet.enlist(database, replicator);
+        // A thousand of them need not be open at once, not even now.
+        if (fleet.databases.length > flags.maxPinned) replicator.trySleep();
       }
     } catch (error) {
       await Promise.all(fleet.replicators.map((replicator) => replicator.stop(AbortSignal.abort())));

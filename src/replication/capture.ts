@@ -70,11 +70,17 @@ export interface Tended {
  * what there is, due or not, and does nothing else.
  */
 export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: number, force: boolean): Tended {
-  const { database, state } = open;
+  const { state } = open;
   const position = state.position!;
   const captured: Tended["captured"] = [];
   const checkpoints: Checkpoint[] = [];
   if (open.isReplaced()) return { captured, checkpoints, next: { kind: "replaced" } };
+  if (open.sleepsWell()) {
+    const untilMs = open.nextLookMs(nowMs);
+    const next = force ? ({ kind: "wait", untilMs } as const) : planScan(open, policy, nowMs, untilMs);
+    return { captured, checkpoints, next };
+  }
+  const { database } = open;
   if (open.yieldedAtMs !== null) {
     if (!force) return { captured, checkpoints, next: { kind: "wait", untilMs: Number.POSITIVE_INFINITY } };
     open.takePinBack();

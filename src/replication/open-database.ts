@@ -4,6 +4,7 @@
  */
 import { monotonicMs } from "../clock.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
+import { SleepingDatabase } from "../sqlite/sleeping-database.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { nextTurn } from "../turn.ts";
 import type { Delivery } from "./delivery.ts";
@@ -24,7 +25,6 @@ export interface DatabaseStatus {
 }
 
 export class OpenDatabase {
-  readonly database: PinnedDatabase;
   readonly state: LocalState;
   readonly delivery: Delivery;
   /** Ends the work in the background. */
@@ -70,6 +70,7 @@ export class OpenDatabase {
   /** After a fault of the local disk, captures are tried again at this time. */
   pausedUntilMs = 0;
 
+  #database: PinnedDatabase | SleepingDatabase;
   readonly #openedAtMs = Date.now();
   #yieldNotBeforeMs = 0;
   /** The WAL index when the pin was taken. */
@@ -80,7 +81,7 @@ export class OpenDatabase {
   #isLetGo = false;
 
   constructor(database: PinnedDatabase, state: LocalState, delivery: Delivery, nowMs: number) {
-    this.database = database;
+    this.#database = database;
     this.state = state;
     this.delivery = delivery;
     this.lastCheckpointMs = nowMs;
@@ -96,6 +97,50 @@ export class OpenDatabase {
     this.connected.catch(() => {}); // Not everybody waits for it.
   }
 
+  /** The database with its pin. One that sleeps is woken. Throws E_DATABASE if that fails. */
+  get database(): PinnedDatabase {
+    if (!(this.#database instanceof SleepingDatabase)) return this.#database;
+    const { database, countShift, isUntouched } = this.#database.wake();
+    this.#database = database;
+    const { captured } = this.state.position!;
+    if (countShift !== null && captured.changeCount !== null) {
+      captured.changeCount = (captured.changeCount + countShift) >>> 0;
+    } else if (isUntouched) {
+      captured.cursor = null;
+      captured.changeCount = database.walIndex().changeCount;
+    } else captured.changeCount = null;
+    // Whatever was committed meanwhile is not pinned.
+    this.pinMoved = true;
+    this.notePin();
+    return database;
+  }
+
+  get isPinned(): boolean {
+    return !(this.#isLetGo || this.#database instanceof SleepingDatabase);
+  }
+
+  /** True for one that sleeps, and to which nothing happened meanwhile. */
+  sleepsWell(): boolean {
+    return this.#database instanceof SleepingDatabase && !this.#database.isStirred();
+  }
+
+  /**
+   * Lets go of the connection until something happens to the database, if it is quiet: everything is captured and copied back,
+   * and nobody reads it. Returns whether it sleeps.
+   */
+  trySleep(): boolean {
+    if (this.#database instanceof SleepingDatabase) return true;
+    const { position } = this.state;
+    const isInUse = this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile;
+    if (isInUse || position === null) return false;
+    const head = this.#database.tryWalIndex();
+    if (head === null || head.backfilled < head.frameCount) return false;
+    if (planCapture(position.captured, head).kind !== "idle") return false;
+    position.captured.changeCount = head.changeCount;
+    this.#database = SleepingDatabase.from(this.#database);
+    return true;
+  }
+
   status(): DatabaseStatus {
     const { outbox } = this.state;
     // A later snapshot only repeats what others hold, and may take long.
@@ -104,13 +149,13 @@ export class OpenDatabase {
     return {
       waitingBytes: outbox.sizeBytes,
       lagMs: sinceMs === undefined ? 0 : Math.max(0, Date.now() - sinceMs),
-      walBytes: this.#isLetGo ? 0 : this.database.walSizeBytes(),
+      walBytes: this.#isLetGo ? 0 : this.#database.walSizeBytes(),
     };
   }
 
   /** True if it was asked to look (`checkFile`), and the path names another file than the one that is open, or none. */
   isReplaced(): boolean {
-    if (this.checkFile) this.checkFile = this.database.isReplaced();
+    if (this.checkFile) this.checkFile = this.#database.isReplaced();
     return this.checkFile;
   }
 
@@ -207,9 +252,11 @@ export class OpenDatabase {
   /** Leaves proof for the next start, if the database file holds everything that is captured. */
   rememberFile(): void {
     const position = this.state.position!;
-    const head = this.database.walIndex();
-    if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
-    position.file = this.database.fingerprint();
+    if (!this.sleepsWell()) {
+      const head = this.database.walIndex();
+      if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
+    }
+    position.file = this.#database.fingerprint();
     if (position.file !== null) this.state.save();
   }
 
@@ -248,7 +295,7 @@ export class OpenDatabase {
     await Promise.allSettled(this.#readings);
     if (this.#isLetGo) return;
     this.#isLetGo = true;
-    this.database.close();
+    this.#database.close();
   }
 
   /** Ends everything. The database is let go of first: nothing that a destination does may hold up its writers. */

@@ -185,6 +185,16 @@ export class Replicator {
     }
   }
 
+  /** True while it has a connection to the database. */
+  get isPinned(): boolean {
+    return this.#open?.isPinned === true;
+  }
+
+  /** Lets go of the connection if the database is quiet; whatever happens to it wakes it. Returns whether it sleeps. */
+  trySleep(): boolean {
+    return this.#phase.kind === "live" && this.trouble === null && this.#open!.trySleep();
+  }
+
   /** Checks for what raises no events, and does what is due. */
   poll(nowMs: number): number {
     this.notice(true);
@@ -239,7 +249,8 @@ export class Replicator {
   }
 
   async #lastSync(deadline: AbortSignal): Promise<void> {
-    if (this.#phase.kind === "vanished" ? existsSync(this.path) : this.#open?.database.isReplaced()) {
+    this.notice(true);
+    if (this.#phase.kind === "vanished" ? existsSync(this.path) : this.#open?.isReplaced()) {
       this.#lose(monotonicMs());
     }
     if (this.#phase.kind === "failed" && this.#isGone()) this.#failure = null;

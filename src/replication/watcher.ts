@@ -10,7 +10,11 @@ import type { Replicator } from "./replicator.ts";
 
 export class Watcher {
   readonly #events: FolderEvents;
+  /** How many hold a connection at once, as far as others are quiet. */
+  readonly #maxPinned: number;
   readonly #replicators = new Map<Replicator, Deaf>();
+  /** Those that may hold one, the least recently stirred first. */
+  readonly #pinned = new Set<Replicator>();
   readonly #schedule = new Schedule<Replicator>();
   readonly #finished = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -21,8 +25,9 @@ export class Watcher {
   #round: Replicator[] = [];
   #isStopped = false;
 
-  constructor(events: FolderEvents) {
+  constructor(events: FolderEvents, maxPinned: number) {
     this.#events = events;
+    this.#maxPinned = maxPinned;
   }
 
   /** Begins to look after a database that is open already, or will open when it can. */
@@ -31,7 +36,9 @@ export class Watcher {
     const name = basename(replicator.path);
     const deaf = this.#events.listen(dirname(replicator.path), [name, `${name}-wal`], (_name, renamed) => {
       replicator.notice(renamed);
-      this.#run(replicator);
+      this.#pinned.delete(replicator);
+      this.#tick(replicator, monotonicMs());
+      this.#setTimer();
     });
     this.#replicators.set(replicator, deaf);
     replicator.onWake = () => this.#wake(replicator);
@@ -44,6 +51,7 @@ export class Watcher {
   remove(replicator: Replicator): void {
     this.#replicators.get(replicator)?.();
     this.#replicators.delete(replicator);
+    this.#pinned.delete(replicator);
     this.#schedule.set(replicator, Number.POSITIVE_INFINITY);
     replicator.onWake = () => {};
     this.#setPoll();
@@ -73,9 +81,20 @@ export class Watcher {
     this.#setTimer();
   }
 
-  #run(replicator: Replicator): void {
-    this.#schedule.set(replicator, replicator.tick(monotonicMs()));
-    this.#setTimer();
+  #tick(replicator: Replicator, nowMs: number): void {
+    this.#schedule.set(replicator, replicator.tick(nowMs));
+    this.#keepFewPinned(replicator);
+  }
+
+  /** Lets those sleep that nothing happened to for longest, if there are too many. */
+  #keepFewPinned(ticked: Replicator): void {
+    if (ticked.isPinned) this.#pinned.add(ticked);
+    for (let i = 0; i < SLEEP_TRIES && this.#pinned.size > this.#maxPinned; i++) {
+      const [oldest] = this.#pinned;
+      this.#pinned.delete(oldest!);
+      // One that is not quiet gets another turn when all others had theirs.
+      if (oldest!.isPinned && !oldest!.trySleep()) this.#pinned.add(oldest!);
+    }
   }
 
   /** Each tick polls one slice, so that a thousand databases do not stir at once, and few databases mean few ticks. */
@@ -94,7 +113,9 @@ export class Watcher {
     }
     const count = Math.ceil(this.#replicators.size / this.#slices);
     for (const replicator of this.#round.splice(0, count)) {
-      if (this.#replicators.has(replicator)) this.#schedule.set(replicator, replicator.poll(monotonicMs()));
+      if (!this.#replicators.has(replicator)) continue;
+      replicator.notice(true);
+      this.#tick(replicator, monotonicMs());
     }
     this.#setTimer();
   }
@@ -116,7 +137,7 @@ export class Watcher {
     for (let i = 0; i < RUN_AT_ONCE; i++) {
       const replicator = this.#schedule.takeDue(nowMs);
       if (replicator === undefined) break;
-      this.#schedule.set(replicator, replicator.tick(nowMs));
+      this.#tick(replicator, nowMs);
     }
     this.#setTimer();
   }
@@ -130,5 +151,6 @@ type Deaf = () => void;
 const POLL_MS = 10_000;
 const POLL_SLICES = 40;
 const RUN_AT_ONCE = 16;
+const SLEEP_TRIES = 4;
 /** setTimeout takes no more than 2^31 - 1 ms. */
 const TIMER_MAX_MS = 60 * 60_000;

@@ -9,7 +9,16 @@
  * descriptors opened here for raw reads live exactly as long as the connection, and are closed after it.
  */
 import { constants, Database } from "bun:sqlite";
-import { accessSync, closeSync, constants as fileConstants, fstatSync, openSync, readSync, statSync } from "node:fs";
+import {
+  accessSync,
+  type BigIntStats,
+  closeSync,
+  constants as fileConstants,
+  fstatSync,
+  openSync,
+  readSync,
+  statSync,
+} from "node:fs";
 import { assert } from "../assert.ts";
 import { monotonicMs } from "../clock.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
@@ -24,6 +33,8 @@ import { cursorAtStart, readWalHeader, scanWal } from "./wal-reader.ts";
 export interface OpenOptions {
   /** Switch a database in another journal mode to WAL instead of refusing it. The only write walsync ever asks for. */
   enableWal?: boolean;
+  /** A descriptor of one of its files that is open already, and must not be closed before the others. */
+  heldFd?: number | undefined;
 }
 
 /** What a PASSIVE checkpoint did: frames in the WAL and frames copied back so far. */
@@ -39,6 +50,7 @@ export class PinnedDatabase {
   readonly databaseFd: number;
   readonly walFd: number;
   readonly #shmFd: number;
+  readonly #heldFd: number | undefined;
   readonly #connection: Database;
   readonly #forgetFiles: () => void;
 
@@ -47,6 +59,18 @@ export class PinnedDatabase {
    * WAL mode.
    */
   static open(path: string, options: OpenOptions = {}): PinnedDatabase {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return PinnedDatabase.#tryOpen(path, options);
+      } catch (error) {
+        // Whoever makes a database, or repairs its WAL, has it for itself for a moment.
+        if (!isBusy(error) || attempt === PIN_ATTEMPTS) throw asDatabaseError(path, error);
+        Bun.sleepSync(1);
+      }
+    }
+  }
+
+  static #tryOpen(path: string, options: OpenOptions): PinnedDatabase {
     const descriptors: number[] = [];
     let connection: Database | undefined;
     try {
@@ -58,15 +82,15 @@ export class PinnedDatabase {
       connection.run("BEGIN");
       connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
       for (const suffix of ["-wal", "-shm"]) descriptors.push(openSync(path + suffix, "r"));
-      return new PinnedDatabase(path, connection, descriptors);
+      return new PinnedDatabase(path, connection, descriptors, options.heldFd);
     } catch (error) {
       connection?.close();
       for (const fd of descriptors) closeSync(fd);
-      throw asDatabaseError(path, error);
+      throw error;
     }
   }
 
-  private constructor(path: string, connection: Database, descriptors: number[]) {
+  private constructor(path: string, connection: Database, descriptors: number[], heldFd: number | undefined) {
     const [databaseFd, walFd, shmFd] = descriptors;
     assert(databaseFd !== undefined && walFd !== undefined && shmFd !== undefined, "three files are open");
     this.path = path;
@@ -74,8 +98,9 @@ export class PinnedDatabase {
     this.databaseFd = databaseFd;
     this.walFd = walFd;
     this.#shmFd = shmFd;
+    this.#heldFd = heldFd;
     this.pageSize = this.walIndex().pageSize;
-    this.#forgetFiles = noteOpenFiles(path, descriptors);
+    this.#forgetFiles = noteOpenFiles(path, descriptors, databaseFd);
   }
 
   /** The WAL index as it is now, or null if a writer is changing it at this moment. */
@@ -198,9 +223,7 @@ export class PinnedDatabase {
    * Null if it changed a moment ago: file systems count time in steps, and a later change might fall into the same one.
    */
   fingerprint(): string | null {
-    const { dev, ino, size, ctimeNs } = fstatSync(this.databaseFd, { bigint: true });
-    const ageMs = Date.now() - Number(ctimeNs / 1_000_000n);
-    return ageMs < FINGERPRINT_AGE_MS ? null : `${dev}:${ino}:${size}:${ctimeNs}`;
+    return fingerprintOf(fstatSync(this.databaseFd, { bigint: true }));
   }
 
   /** Size of the WAL file in bytes. It does not shrink when the WAL restarts. */
@@ -218,10 +241,16 @@ export class PinnedDatabase {
     if (!this.isReplaced() && (this.walSizeBytes() === 0 || this.#hasHiddenCommit())) {
       this.#connection.fileControl(constants.SQLITE_FCNTL_PERSIST_WAL, 0);
     }
+    this.closeFiles();
+  }
+
+  /** As `close`, and leaves the WAL and its index whatever is in them. */
+  closeFiles(): void {
     this.#connection.close();
     closeSync(this.#shmFd);
     closeSync(this.walFd);
     closeSync(this.databaseFd);
+    if (this.#heldFd !== undefined) closeSync(this.#heldFd);
     this.#forgetFiles();
   }
 
@@ -262,6 +291,12 @@ export function isSqliteFile(path: string): boolean {
   } finally {
     closeSync(fd);
   }
+}
+
+/** See `PinnedDatabase.fingerprint`. */
+export function fingerprintOf({ dev, ino, size, ctimeNs }: BigIntStats): string | null {
+  const ageMs = Date.now() - Number(ctimeNs / 1_000_000n);
+  return ageMs < FINGERPRINT_AGE_MS ? null : `${dev}:${ino}:${size}:${ctimeNs}`;
 }
 
 // --- internal ---

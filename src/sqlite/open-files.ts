@@ -10,11 +10,14 @@ export interface FileIdentity {
   ino: bigint;
 }
 
-/** Notes that `descriptors` belong to the database at `path`. Call the result when they are closed. */
-export function noteOpenFiles(path: string, descriptors: readonly number[]): () => void {
+/**
+ * Notes that `descriptors` belong to the database at `path`; `databaseFd` is the one among them, if any, of the database file
+ * itself. Call the result when they are closed.
+ */
+export function noteOpenFiles(path: string, descriptors: readonly number[], databaseFd: number | null): () => void {
   const ids = descriptors.map((fd) => idOf(fstatSync(fd, { bigint: true })));
   ids.forEach((id, i) => {
-    owners.set(id, [...(owners.get(id) ?? []), { path, isDatabase: i === 0 }]);
+    owners.set(id, [...(owners.get(id) ?? []), { path, isDatabase: descriptors[i] === databaseFd }]);
   });
   return () => {
     for (const id of ids) {

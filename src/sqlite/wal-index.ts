@@ -13,6 +13,8 @@ export const WAL_INDEX_HEAD_SIZE = 136;
 /** Bytes of the -shm file that SQLite locks. Spec: https://www.sqlite.org/walformat.html#wal_locks */
 export const WAL_WRITE_LOCK_BYTE = 120;
 export const WAL_CHECKPOINT_LOCK_BYTE = 121;
+/** Whoever uses the index shares it. The first to open the file, if nobody does, empties it and begins anew. */
+export const WAL_INDEX_IN_USE_BYTE = 128;
 
 export interface WalIndexHead {
   changeCount: number; //   offset 8   iChange: grows by one with each committed transaction, wraps at 2^32

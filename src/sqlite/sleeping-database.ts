@@ -1,0 +1,147 @@
+/**
+ * A database that nobody writes to, without a connection and without a pin: one descriptor of its WAL index is all that is
+ * held. It tells whether anything was committed since, and how many times.
+ *
+ * The count of commits in a WAL index is proof only while the index is the same. The first process that opens the file, if
+ * nobody uses it, empties it; therefore it is in use here, by the lock that says so. The last connection to close removes
+ * the file, and the next one makes another: its inode tells. Spec: https://www.sqlite.org/walformat.html#wal_locks
+ */
+import { type BigIntStats, closeSync, fstatSync, openSync, statSync } from "node:fs";
+import { tryShareLock } from "../libc.ts";
+import { fingerprintOf, PinnedDatabase } from "./database.ts";
+import { noteOpenFiles } from "./open-files.ts";
+import { readWalIndexHead, sameContent, WAL_INDEX_IN_USE_BYTE, type WalIndexHead } from "./wal-index.ts";
+
+export interface Woken {
+  database: PinnedDatabase;
+  /** What the count of commits has to be moved by to go on with that of before; null if it does not go on. */
+  countShift: number | null;
+  /** The WAL is empty, and nobody has written to the database file: what was there is all there is. */
+  isUntouched: boolean;
+}
+
+export class SleepingDatabase {
+  readonly path: string;
+  readonly #file: { dev: bigint; ino: bigint };
+  readonly #fingerprint: string | null;
+  /** The WAL index when it fell asleep. */
+  readonly #head: WalIndexHead;
+  /** Null if the index could not be kept, or is another one: then every look finds it stirred. */
+  #index: KeptIndex | null;
+
+  /** Lets go of a database whose WAL is copied back whole. Nothing else may use `database` from then on. */
+  static from(database: PinnedDatabase): SleepingDatabase {
+    const { path } = database;
+    const file = fstatSync(database.databaseFd, { bigint: true });
+    const head = database.walIndex();
+    database.closeFiles();
+    return new SleepingDatabase(path, file, head);
+  }
+
+  private constructor(path: string, file: BigIntStats, head: WalIndexHead) {
+    this.path = path;
+    this.#file = { dev: file.dev, ino: file.ino };
+    this.#fingerprint = fingerprintOf(file);
+    this.#head = head;
+    this.#index = keepIndex(path);
+    // For a moment nobody may have used it, and somebody began it anew.
+    if (this.isStirred()) this.#dropIndex();
+  }
+
+  /** True if something may have been committed since it fell asleep. */
+  isStirred(): boolean {
+    if (this.#index === null || !this.#index.isNamed()) return true;
+    const head = readWalIndexHead(this.#index.fd);
+    return head === null || !sameContent(head, this.#head);
+  }
+
+  /** As of `PinnedDatabase`. */
+  isReplaced(): boolean {
+    const now = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    return now === undefined || now.ino !== this.#file.ino || now.dev !== this.#file.dev;
+  }
+
+  /** As of `PinnedDatabase`; null as well if there is no file. */
+  fingerprint(): string | null {
+    const stats = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    return stats === undefined ? null : fingerprintOf(stats);
+  }
+
+  walSizeBytes(): number {
+    return statSync(`${this.path}-wal`, { throwIfNoEntry: false })?.size ?? 0;
+  }
+
+  /** Opens and pins it again. Throws E_DATABASE: then it sleeps on, and every look finds it stirred. */
+  wake(): Woken {
+    const index = this.#index;
+    const before = index === null ? null : readWalIndexHead(index.fd);
+    let database: PinnedDatabase;
+    try {
+      database = PinnedDatabase.open(this.path, { heldFd: index?.fd });
+    } catch (error) {
+      // What was opened and closed again took the lock along.
+      this.#dropIndex();
+      throw error;
+    }
+    index?.forget();
+    this.#index = null;
+    // Now that it is pinned: what comes after this stays in the WAL.
+    const isSameFile = this.#fingerprint !== null && this.#fingerprint === database.fingerprint();
+    const after = database.walIndex();
+    const isUntouched = isSameFile && after.frameCount === 0;
+    const countShift = before !== null && index?.isNamed() === true ? shiftBetween(before, after) : null;
+    return { database, countShift, isUntouched };
+  }
+
+  /** Lets go of it for good. */
+  close(): void {
+    this.#dropIndex();
+  }
+
+  #dropIndex(): void {
+    if (this.#index === null) return;
+    this.#index.forget();
+    closeSync(this.#index.fd);
+    this.#index = null;
+  }
+}
+
+// --- internal ---
+
+/** More commits than there can be while a database is opened; what counts from zero again seems to have had more. */
+const GROWN_MAX = 2 ** 31;
+
+function shiftBetween(before: WalIndexHead, after: WalIndexHead): number | null {
+  const grown = (after.changeCount - before.changeCount) >>> 0;
+  if (grown < GROWN_MAX) return 0;
+  // Nobody else used it: SQLite made the index anew as it was opened, and counts from zero.
+  const isSame = sameContent({ ...after, changeCount: before.changeCount }, before);
+  return isSame ? after.changeCount - before.changeCount : null;
+}
+
+interface KeptIndex {
+  fd: number;
+  /** The path still leads to this file. */
+  isNamed(): boolean;
+  /** The descriptor is about to be closed, or belongs to somebody else now. */
+  forget(): void;
+}
+
+function keepIndex(path: string): KeptIndex | null {
+  let fd: number;
+  try {
+    fd = openSync(`${path}-shm`, "r");
+  } catch {
+    return null; // Removed already, or no descriptor is left.
+  }
+  if (!tryShareLock(fd, WAL_INDEX_IN_USE_BYTE)) {
+    closeSync(fd);
+    return null;
+  }
+  const { dev, ino } = fstatSync(fd);
+  const isNamed = (): boolean => {
+    const now = statSync(`${path}-shm`, { throwIfNoEntry: false });
+    return now !== undefined && now.ino === ino && now.dev === dev && fstatSync(fd).nlink > 0;
+  };
+  return { fd, isNamed, forget: noteOpenFiles(path, [fd], null) };
+}
