@@ -120,8 +120,8 @@ describe("a file", () => {
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:50" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:54" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:51" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:55" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);

@@ -132,7 +132,7 @@ export class OpenDatabase {
     if (this.#database instanceof SleepingDatabase) return true;
     const { position } = this.state;
     const isInUse = this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile;
-    if (isInUse || position === null) return false;
+    if (isInUse || position === null || !SleepingDatabase.isPossible) return false;
     const head = this.#database.tryWalIndex();
     if (head === null || head.backfilled < head.frameCount) return false;
     if (planCapture(position.captured, head).kind !== "idle") return false;

@@ -17,6 +17,9 @@ export type Phase =
   /** Another writer owns the name. For good. */
   | { kind: "fenced"; error: unknown };
 
+/** Time until one that is being closed is looked at again. */
+export const CLOSING_MS = 20;
+
 /** When a database that cannot be opened or read is tried again. */
 export function failedPhase(fault: WalsyncError, nowMs: number): Extract<Phase, { kind: "failed" }> {
   const retryAtMs = nowMs + RETRY_MS;

@@ -22,7 +22,7 @@ import type { LocalState } from "./local-state.ts";
 import type { HeldLock } from "./lock.ts";
 import { type DatabaseStatus, OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
-import { failedPhase, type Phase } from "./phase.ts";
+import { CLOSING_MS, failedPhase, type Phase } from "./phase.ts";
 import type { ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
 import type { ReplicatorSetup } from "./replicator-setup.ts";
@@ -195,12 +195,6 @@ export class Replicator {
     return this.#phase.kind === "live" && this.trouble === null && this.#open!.trySleep();
   }
 
-  /** Checks for what raises no events, and does what is due. */
-  poll(nowMs: number): number {
-    this.notice(true);
-    return this.tick(nowMs);
-  }
-
   /** Captures what is committed now, after first contact. Resolves with its txid. Throws what keeps it from that. */
   async captureNow(): Promise<bigint> {
     const open = this.#open;
@@ -295,7 +289,12 @@ export class Replicator {
       this.#pausedBy = null;
       open.delivery.start();
     }
-    if (this.#failure !== null && tended.next.kind !== "resync" && tended.next.kind !== "replaced") this.#isBack();
+    if (this.#failure !== null && tended.next.kind !== "resync" && tended.next.kind !== "replaced") {
+      this.#failure = null;
+      this.#pausedBy = null;
+      this.#faults.clear();
+      this.#journal.tell("info", "database is back", { path: this.path });
+    }
     // Forced, it captures all that there is.
     if (force && tended.next.kind !== "full") this.#pausedBy = null;
     switch (tended.next.kind) {
@@ -341,13 +340,6 @@ export class Replicator {
 
   #isGone(): boolean {
     return this.#setup.mayVanish === true && !existsSync(this.path);
-  }
-
-  #isBack(): void {
-    this.#failure = null;
-    this.#pausedBy = null;
-    this.#faults.clear();
-    this.#journal.tell("info", "database is back", { path: this.path });
   }
 
   #newDelivery(state: LocalState): Delivery {
@@ -503,7 +495,3 @@ export class Replicator {
     await this.#closing;
   }
 }
-
-// --- internal ---
-
-const CLOSING_MS = 20;

@@ -6,7 +6,7 @@
  * nobody uses it, empties it; therefore it is in use here, by the lock that says so. The last connection to close removes
  * the file, and the next one makes another: its inode tells. Spec: https://www.sqlite.org/walformat.html#wal_locks
  */
-import { type BigIntStats, closeSync, fstatSync, openSync, statSync } from "node:fs";
+import { closeSync, fstatSync, openSync, type Stats, statSync } from "node:fs";
 import { tryShareLock } from "../libc.ts";
 import { fingerprintOf, PinnedDatabase } from "./database.ts";
 import { noteOpenFiles } from "./open-files.ts";
@@ -21,8 +21,11 @@ export interface Woken {
 }
 
 export class SleepingDatabase {
+  /** False where this process cannot say that it uses an index: one that sleeps would be found stirred all the time. */
+  static readonly isPossible: boolean = process.platform === "linux";
+
   readonly path: string;
-  readonly #file: { dev: bigint; ino: bigint };
+  readonly #file: { dev: number; ino: number };
   readonly #fingerprint: string | null;
   /** The WAL index when it fell asleep. */
   readonly #head: WalIndexHead;
@@ -32,16 +35,17 @@ export class SleepingDatabase {
   /** Lets go of a database whose WAL is copied back whole. Nothing else may use `database` from then on. */
   static from(database: PinnedDatabase): SleepingDatabase {
     const { path } = database;
-    const file = fstatSync(database.databaseFd, { bigint: true });
+    const file = fstatSync(database.databaseFd);
+    const fingerprint = database.fingerprint();
     const head = database.walIndex();
     database.closeFiles();
-    return new SleepingDatabase(path, file, head);
+    return new SleepingDatabase(path, file, fingerprint, head);
   }
 
-  private constructor(path: string, file: BigIntStats, head: WalIndexHead) {
+  private constructor(path: string, file: Stats, fingerprint: string | null, head: WalIndexHead) {
     this.path = path;
     this.#file = { dev: file.dev, ino: file.ino };
-    this.#fingerprint = fingerprintOf(file);
+    this.#fingerprint = fingerprint;
     this.#head = head;
     this.#index = keepIndex(path);
     // For a moment nobody may have used it, and somebody began it anew.
@@ -57,7 +61,7 @@ export class SleepingDatabase {
 
   /** As of `PinnedDatabase`. */
   isReplaced(): boolean {
-    const now = statSync(this.path, { bigint: true, throwIfNoEntry: false });
+    const now = statSync(this.path, { throwIfNoEntry: false });
     return now === undefined || now.ino !== this.#file.ino || now.dev !== this.#file.dev;
   }
 

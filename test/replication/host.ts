@@ -146,7 +146,8 @@ export class Host {
 
   /** One look, as after an event. */
   look(): void {
-    this.replicator.poll(monotonicMs());
+    this.replicator.notice(true);
+    this.replicator.tick(monotonicMs());
   }
 
   async stop(): Promise<number> {

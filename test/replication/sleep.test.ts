@@ -175,6 +175,23 @@ describe("a database that sleeps", () => {
     await expectWhole(host);
   }, 20_000);
 
+  test("whose WAL index was begun anew is compared, even where its count of commits fits", async () => {
+    const { host, application } = await begin();
+    const { changeCount } = await application.state();
+    await application.close();
+    for (const suffix of ["-wal", "-shm"]) rmSync(host.path + suffix, { force: true });
+    await application.open({ path: host.path, journalMode: "wal", autocheckpoint: 0 });
+    // As many as were counted before it slept, and their frames are gone; then one more.
+    while ((await application.state()).changeCount < changeCount) {
+      await application.run("insert into item (body) values (randomblob(9000))");
+    }
+    await application.checkpoint("TRUNCATE");
+    await application.run("insert into item (body) values (1)");
+    host.look();
+    await expectWhole(host);
+    expect(resyncs(host)).toBe(1);
+  });
+
   test("may be replaced, or deleted", async () => {
     const { host, application } = await begin();
     await application.close();

@@ -3,7 +3,7 @@
  * choice comes from the seed. The laws are checked at the end, and whenever walsync reports something.
  */
 
-import { cpSync, existsSync, fstatSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { cpSync, existsSync, fstatSync, mkdtempSync, readFileSync, rmSync, statSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { readChains } from "../../src/chain/chain.ts";
@@ -20,6 +20,7 @@ import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
+import { SleepingDatabase } from "../../src/sqlite/sleeping-database.ts";
 import { readFully } from "../../src/sqlite/wal-reader.ts";
 import { Application, type CheckpointMode } from "./application.ts";
 import { Bucket, type Weather } from "./bucket.ts";
@@ -202,6 +203,7 @@ export class World {
     Math.random = () => this.#random.below(2 ** 30) / 2 ** 30;
     observeDurableSteps((step, path) => this.#onDurableStep(step, path));
     const { isCheckpointWaiting, fingerprint } = PinnedDatabase.prototype;
+    const { fingerprint: asleep } = SleepingDatabase.prototype;
     PinnedDatabase.prototype.isCheckpointWaiting = () => this.#waitingCheckpoint !== null;
     // Virtual time runs ahead of the file system's clock: only content tells whether a file was changed.
     PinnedDatabase.prototype.fingerprint = function () {
@@ -210,6 +212,10 @@ export class World {
       const bytes = new Uint8Array(size);
       readFully(this.databaseFd, bytes, size, 0);
       return `${ino}:${Bun.hash(bytes)}`;
+    };
+    SleepingDatabase.prototype.fingerprint = function () {
+      const stats = statSync(this.path, { throwIfNoEntry: false });
+      return stats === undefined ? null : `${stats.ino}:${Bun.hash(readFileSync(this.path))}`;
     };
     const onRejection = (error: unknown) => {
       if (!(error instanceof Crash)) this.#say(`unhandled ${error instanceof Error ? error.stack : error}`);
@@ -221,6 +227,7 @@ export class World {
       observeDurableSteps(null);
       PinnedDatabase.prototype.isCheckpointWaiting = isCheckpointWaiting;
       PinnedDatabase.prototype.fingerprint = fingerprint;
+      SleepingDatabase.prototype.fingerprint = asleep;
       process.off("unhandledRejection", onRejection);
     };
   }
@@ -255,6 +262,7 @@ export class World {
       checkpoint: 8,
       waiting: 5,
       weather: 6,
+      sleep: 12,
       crash: 4,
       restart: 3,
       down: 2,
@@ -289,6 +297,12 @@ export class World {
       case "weather":
         this.#bucket.weather = random.weighted<Weather>({ fine: 50, flaky: 20, down: 12, refusing: 6, slow: 12 });
         this.#say(`weather ${this.#bucket.weather}`);
+        break;
+      case "sleep":
+        if (this.#process?.replicator.trySleep() === true) {
+          this.#count("asleep");
+          this.#say("asleep");
+        }
         break;
       case "crash":
         this.#stepsToCrash = 1 + random.below(25);
@@ -441,7 +455,8 @@ export class World {
     if (ms >= 10_000 && this.#process !== null) {
       const process = this.#process;
       await this.#alive(() => {
-        process.dueMs = process.replicator.poll(this.#clock.nowMs);
+        process.replicator.notice(true);
+        process.dueMs = process.replicator.tick(this.#clock.nowMs);
       });
       await this.#pump();
     }
