@@ -50,7 +50,7 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: "a position from before an await is written back",
-    seed: 312,
+    seed: 1948,
     file: "src/replication/delivery.ts",
     from: "this.#state.position!.manifestTxid = reached ?? shippedTxid;",
     to: "this.#state.position = position; position.manifestTxid = reached ?? shippedTxid;",
