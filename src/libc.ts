@@ -1,6 +1,6 @@
 /**
  * The few functions of the C library that Bun has no name for: flock(2), the question of fcntl(2) who holds a lock and
- * the request for one, and the question of tcgetpgrp(3) who is in the foreground of a terminal.
+ * the request for one, madvise(2), and the question of tcgetpgrp(3) who is in the foreground of a terminal.
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi";
@@ -36,6 +36,14 @@ export function tryShareLock(fd: number, offset: number): boolean {
   return library().fcntl(fd, F_SETLK, ptr(question.buffer)) === 0;
 }
 
+/**
+ * Lets go of pages of a file that is mapped here, with madvise(2). They must be unchanged: whoever touches them again gets them
+ * from the file.
+ */
+export function releasePages(address: bigint, length: number): void {
+  library().madvise(address, length, MADV_DONTNEED);
+}
+
 /** True if this process is in the foreground of its terminal: what is typed there as a signal reaches it, and its children. */
 export function isInForeground(): boolean {
   let fd: number;
@@ -54,6 +62,7 @@ export function isInForeground(): boolean {
 // --- internal ---
 
 const LOCK_EXCLUSIVE = 2;
+const MADV_DONTNEED = 4;
 const LOCK_NONBLOCKING = 4;
 const F_GETLK = 5;
 const F_SETLK = 6;
@@ -71,6 +80,7 @@ const LIBRARIES = [
 const SYMBOLS = {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
+  madvise: { args: [FFIType.u64, FFIType.u64, FFIType.i32], returns: FFIType.i32 },
   tcgetpgrp: { args: [FFIType.i32], returns: FFIType.i32 },
   getpgrp: { args: [], returns: FFIType.i32 },
 } as const;

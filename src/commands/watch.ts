@@ -49,6 +49,7 @@ export default defineWalsyncCommand({
     const { Caretaker } = await import("../upkeep/caretaker.ts");
     const { WatchChanges } = await import("./watch-changes.ts");
     const { WatchPlan } = await import("./watch-plan.ts");
+    const { MemoryTrimmer } = await import("../memory.ts");
 
     const { flags, origins } = settings;
     let changes: WatchChanges | null = null;
@@ -69,6 +70,7 @@ export default defineWalsyncCommand({
     const scans = new Gate(SCANS_AT_ONCE);
     const care = new Caretaker(destination);
     const events = new FolderEvents();
+    const memory = new MemoryTrimmer();
     const watcher = new Watcher(events, flags.maxPinned);
     const alerts = openAlerts(flags, destination.url, () => fleet.replicators);
     const fleet = new Fleet<PlannedDatabase>(watcher, {
@@ -84,6 +86,7 @@ export default defineWalsyncCommand({
           ready: ready.promise,
           patience: "endless",
           scans,
+          onSnapshotShipped: () => memory.request(),
           onDamage: (kind, error) => alerts?.damaged(name, kind, error),
         }),
       onAdopt: (replicator, { path, settings: own }) =>
@@ -133,6 +136,7 @@ export default defineWalsyncCommand({
       metrics = flags.noMetrics ? null : await openMetrics(flags, isPortChosen, fleet);
       alerts?.start();
       fleet.start();
+      memory.request();
       const { length } = databases;
       logEvent("info", "watching", { databases: length, destination: destination.url, port: metrics?.port });
       follow.start();
@@ -170,6 +174,7 @@ export default defineWalsyncCommand({
       failure = error;
     }
     await told;
+    memory.stop();
     events.close();
     stop.abort();
     metrics?.stop();

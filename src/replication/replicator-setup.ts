@@ -29,6 +29,8 @@ export interface ReplicatorSetup {
   scans: Gate;
   onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   onUploadProgress?: UploadProgress | undefined;
+  /** Told when a snapshot was shipped: reading and sending a whole database leaves garbage behind. */
+  onSnapshotShipped?: (() => void) | undefined;
   /** Told when something is found damaged. walsync goes on, and makes the chain whole by itself. */
   onDamage?: DamageListener | undefined;
 }

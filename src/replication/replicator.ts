@@ -355,6 +355,7 @@ export class Replicator {
     this.confirmedAtMs = this.shippedAtMs;
     this.#journal.shipped(shipped);
     this.onShipped(shipped);
+    if (shipped.file.minTxid === 1n) this.#setup.onSnapshotShipped?.();
     // There may be room in the outbox again.
     this.onWake();
   }
