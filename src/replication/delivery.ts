@@ -50,6 +50,8 @@ export class Delivery {
   #listing: ManifestEntry[] = [];
   #manifestAtMs = Number.NEGATIVE_INFINITY;
   #manifestTask: Promise<void> = Promise.resolve();
+  /** When what was acknowledged is recorded at the latest. */
+  #recordDueMs = Number.POSITIVE_INFINITY;
   /**
    * Wall time when the destination last told or proved where the chain ends; 0 before first contact. A suspended machine
    * stops monotonic time, and that is a pause in which others may have written.
@@ -109,14 +111,21 @@ export class Delivery {
     }
   }
 
-  /** When the manifest is to be written, although nothing more is shipped; infinite if it lists everything. */
-  get manifestDueMs(): number {
-    return this.#unlisted.length === 0 ? Number.POSITIVE_INFINITY : this.#manifestAtMs + MANIFEST_INTERVAL_MS;
+  /** When `tend` has something to do, although nothing more is shipped; infinite if it never will. */
+  get dueMs(): number {
+    const manifestMs =
+      this.#unlisted.length === 0 ? Number.POSITIVE_INFINITY : this.#manifestAtMs + MANIFEST_INTERVAL_MS;
+    return Math.min(manifestMs, this.#state.outbox.releasedFiles === 0 ? Number.POSITIVE_INFINITY : this.#recordDueMs);
   }
 
-  /** Writes the manifest in the background if it is due. */
-  tendManifest(nowMs: number): void {
-    if (nowMs >= this.manifestDueMs && !this.#stop.signal.aborted) this.#startManifest();
+  /** Records what was acknowledged, and writes the manifest in the background, if that is due. Throws E_DISK. */
+  tend(nowMs: number): void {
+    if (this.#stop.signal.aborted || nowMs < this.dueMs) return;
+    if (this.#state.outbox.releasedFiles > 0 && nowMs >= this.#recordDueMs) {
+      this.#recordDueMs = nowMs + RECORD_INTERVAL_MS;
+      this.#state.save();
+    }
+    if (nowMs >= this.dueMs) this.#startManifest();
   }
 
   /** Asks the destination anew where the chain ends: `onContact` tells what that means. */
@@ -135,6 +144,7 @@ export class Delivery {
       await this.#contact;
       await this.#shipper.settled();
       await this.#manifestTask;
+      if (this.#state.outbox.releasedFiles > 0) this.#state.save();
       if (!deadline.aborted) await this.#writeManifest(deadline);
     };
     await Promise.race([work(), untilAborted(deadline)]);
@@ -193,7 +203,9 @@ export class Delivery {
       position.snapshotAtMs = shipped.timestampMs;
       position.snapshotPageSize = shipped.pageSize;
     }
-    this.#state.save();
+    // A crash before it is recorded ships it again, and finds it there.
+    if (this.#state.outbox.releasedFiles === 0) this.#recordDueMs = monotonicMs() + RECORD_INTERVAL_MS;
+    if (file.minTxid === 1n || this.#state.outbox.releasedFiles >= RELEASED_MAX) this.#recordDueMs = monotonicMs();
     this.listInManifest(manifestEntry(this.#name, shipped.key, file, { ...shipped, sizeBytes: file.sizeBytes }));
     this.#events.onShipped(shipped);
     const due = file.minTxid === 1n || monotonicMs() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
@@ -255,5 +267,8 @@ export function untilAborted(signal: AbortSignal): Promise<void> {
 /** Merging may remove files that were shipped this long ago; until then the next key tells whether we are alone. */
 const CONTACT_VALID_MS = 30 * 60_000;
 const MANIFEST_INTERVAL_MS = 60_000;
+/** Recording costs more than capturing does: three times the disk has to be waited for. */
+const RECORD_INTERVAL_MS = 5000;
+const RELEASED_MAX = 64;
 const UNLISTED_MAX = 1000;
 const ASK_AGAIN: ReadonlySet<string> = new Set(["E_UNREACHABLE", "E_REFUSED"]);

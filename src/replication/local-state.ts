@@ -13,7 +13,7 @@ import { assert } from "../assert.ts";
 import { KiB } from "../bytes.ts";
 import type { LayoutRules } from "../chain/layout-rules.ts";
 import { asDiskError, makePrivateFolder, removeFile } from "../durable.ts";
-import { errnoOf } from "../errors.ts";
+import { errnoOf, WalsyncError } from "../errors.ts";
 import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
@@ -156,12 +156,16 @@ export class LocalState {
     }
   }
 
-  /** Records the position as it is now. The table goes first: the position promises what it holds. */
+  /**
+   * Records the position as it is now, and removes what it says to be acknowledged. The table goes first: the position promises
+   * what it holds.
+   */
   save(): void {
     assert(this.position !== null, "a chain has begun");
     try {
       this.table?.stamp(this.position.captured.txid);
       writePosition(this.#positionPath, this.position);
+      this.outbox.purge();
     } catch (error) {
       throw asDiskError(this.#folder, error);
     }
@@ -169,6 +173,7 @@ export class LocalState {
 
   /** Leaves no folder if nothing was ever staged. */
   close(): void {
+    this.#recordRest();
     this.table?.close();
     this.table = null;
     if (this.position !== null || this.outbox.files.length > 0) return;
@@ -183,8 +188,19 @@ export class LocalState {
     return join(this.#folder, "pages.crc");
   }
 
+  /** If it cannot be recorded, the next process ships the files again, and finds them there. */
+  #recordRest(): void {
+    if (this.position === null || this.outbox.releasedFiles === 0) return;
+    try {
+      this.save();
+    } catch (error) {
+      if (errnoOf(error) === undefined && !(error instanceof WalsyncError)) throw error;
+    }
+  }
+
   /** Without a position nothing here was ever promised to anybody. */
   #forget(): void {
+    this.outbox.purge();
     for (const file of [...this.outbox.files]) this.outbox.remove(file);
     rmSync(this.#tablePath, { force: true });
   }

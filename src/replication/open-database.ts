@@ -241,12 +241,15 @@ export class OpenDatabase {
   }
 
   /**
-   * When to look again after an event, in ms: after 1, 2, 4 ... 32, since events are swallowed; and up to 512 while the pin
-   * is where a checkpoint of the application would have to wait for it.
+   * When to look again after an event: after 1, 2 and 4 ms, since events are swallowed that follow another closely, and some
+   * times more for whoever waits for the pin to give way; longest while a checkpoint of the application would have to wait for it.
    */
   nextLookMs(nowMs: number): number {
-    const last = this.restsAtZero ? LAST_LOOK_STEP : LAST_LOOK_STEP_ABOVE_ZERO;
-    return this.lookStep > last ? Number.POSITIVE_INFINITY : nowMs + 2 ** this.lookStep++;
+    const steps = this.restsAtZero ? LOOKS_AT_ZERO : LOOKS_MS.length;
+    if (this.lookStep >= steps) return Number.POSITIVE_INFINITY;
+    const dueMs = nowMs + LOOKS_MS[this.lookStep++]!;
+    // A turn of the event loop costs more than a look: databases share those that need not be in time.
+    return this.lookStep <= LOOKS_IN_TIME ? dueMs : Math.ceil(dueMs / LOOKS_GRID_MS) * LOOKS_GRID_MS;
   }
 
   /** Leaves proof for the next start, if the database file holds everything that is captured. */
@@ -318,5 +321,8 @@ const DISK_PAUSE_SHARE = 10;
 const YIELD_MS = 150;
 const YIELD_STEP_MS = 0.25;
 const YIELD_PAUSE_MS = 1000;
-const LAST_LOOK_STEP = 5;
-const LAST_LOOK_STEP_ABOVE_ZERO = 9;
+/** Pauses between looks. */
+const LOOKS_MS: readonly number[] = [1, 2, 4, 16, 40, 100, 250, 600];
+const LOOKS_AT_ZERO = 5;
+const LOOKS_IN_TIME = 3;
+const LOOKS_GRID_MS = 20;

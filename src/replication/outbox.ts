@@ -73,6 +73,7 @@ export class Outbox {
   /** Of the destination that the files are staged for. */
   readonly rules: LayoutRules;
   readonly #files: OutboxFile[];
+  readonly #released: OutboxFile[] = [];
   #sizeBytes = 0;
 
   /** Opens the folder, and removes what a crash left half written. */
@@ -108,6 +109,29 @@ export class Outbox {
 
   remove(file: OutboxFile): void {
     removeFile(file.path);
+    this.#drop(file);
+  }
+
+  /** A file was acknowledged: it waits no more, and stays on the disk until that is recorded. */
+  release(file: OutboxFile): void {
+    this.#drop(file);
+    this.#released.push(file);
+  }
+
+  /** How many files wait to be removed. */
+  get releasedFiles(): number {
+    return this.#released.length;
+  }
+
+  /** That the released files were acknowledged is recorded: removes them. */
+  purge(): void {
+    for (let file = this.#released.at(0); file !== undefined; file = this.#released.at(0)) {
+      removeFile(file.path);
+      this.#released.shift();
+    }
+  }
+
+  #drop(file: OutboxFile): void {
     const at = this.#files.indexOf(file);
     if (at < 0) return;
     this.#files.splice(at, 1);

@@ -299,8 +299,8 @@ export class Replicator {
     if (force && tended.next.kind !== "full") this.#pausedBy = null;
     switch (tended.next.kind) {
       case "wait":
-        open.delivery.tendManifest(nowMs);
-        return Math.min(tended.next.untilMs, open.delivery.manifestDueMs);
+        open.delivery.tend(nowMs);
+        return Math.min(tended.next.untilMs, open.delivery.dueMs);
       case "snapshot":
         if (!open.scanQueued) this.#inBackground(open, () => this.#runSnapshot(open));
         return open.nextLookMs(nowMs);

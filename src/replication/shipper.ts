@@ -38,9 +38,9 @@ export type UploadProgress = (sentBytes: number, totalBytes: number) => void;
 
 export interface ShipperEvents {
   onProgress?: UploadProgress | undefined;
-  /** Record it, durably: the file leaves the outbox when this returns. */
+  /** The destination has it: the file leaves the outbox when this returns, and the disk once that is recorded. */
   onShipped(shipped: Shipped): void;
-  /** An upload, or recording it, failed; `failures` in a row so far. It is tried again, unless this throws. */
+  /** An upload failed; `failures` in a row so far. It is tried again, unless this throws. */
   onFailure(error: WalsyncError, failures: number): void;
   /** Uploading has stopped for good: E_FENCED, `OutboxDamage`, or this is a bug. */
   onStop(error: unknown): void;
@@ -92,7 +92,7 @@ export class Shipper {
       try {
         const shipped = await this.#ship(file);
         this.#events.onShipped(shipped);
-        this.#outbox.remove(file);
+        this.#outbox.release(file);
         failures = 0;
       } catch (error) {
         if (this.#stop.signal.aborted) return;
