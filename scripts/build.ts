@@ -7,9 +7,9 @@ import { join } from "node:path";
 import packageJson from "../package.json" with { type: "json" };
 
 /**
- * How reluctant the JIT is: 1 is Bun's default, more is later. Late compilation costs a little speed and saves memory in a
- * program that mostly waits. `bun run bench jit --rounds 2`, 20 databases under load, RSS and p50 of capture: 1 88.7 MB,
- * 2.4 ms; 50 76.1 MB, 2.4 ms; 1000 72.4 MB, 2.9 ms; 100000 71.6 MB, 2.5 ms.
+ * How reluctant the JIT is: 1 is Bun's default, more is later. Late compilation costs speed and saves memory in a program that
+ * mostly waits. `bun run bench jit --rounds 2`, 20 databases, RSS settled and under load, and CPU per object: 1 75.2 and 94.7 MB,
+ * 8.95 ms; 50 48.7 and 78.1 MB, 10.1 ms; 1000 47.7 and 68.0 MB, 11.8 ms; 100000 47.6 and 67.1 MB, 12.3 ms.
  */
 const JIT_POLICY = 1000;
 

@@ -104,7 +104,7 @@ export const WATCH_FLAGS = {
     type: "integer",
     min: 1,
     default: "256",
-    description: "databases with an open connection; those that were quiet for longest sleep without one",
+    description: "databases with an open connection; of more than that those sleep that are not written to",
   },
   "shutdown-timeout": {
     type: "duration",

@@ -99,7 +99,7 @@ export default defineWalsyncCommand({
       onGone: ({ name }) => forgetDatabase(name),
     });
     try {
-      for (const database of databases) {
+      for (const [i, database] of databases.entries()) {
         const replicator = fleet.create(database);
         if (flags.restoreIfMissing && !existsSync(database.path)) {
           await Promise.race([reached(), untilAborted(signal)]);
@@ -110,7 +110,7 @@ export default defineWalsyncCommand({
         else replicator.open();
         fleet.enlist(database, replicator);
         // A thousand of them need not be open at once, not even now.
-        if (fleet.databases.length > flags.maxPinned) replicator.trySleep();
+        if (i >= flags.maxPinned) replicator.trySleep();
       }
     } catch (error) {
       await Promise.all(fleet.replicators.map((replicator) => replicator.stop(AbortSignal.abort())));

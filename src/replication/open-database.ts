@@ -126,10 +126,11 @@ export class OpenDatabase {
 
   /**
    * Lets go of the connection until something happens to the database, if it is quiet: everything is captured and copied back,
-   * and nobody reads it. Returns whether it sleeps.
+   * and nobody reads it; and the last capture is `quietMs` ago. Returns whether it sleeps.
    */
-  trySleep(): boolean {
+  trySleep(quietMs: number): boolean {
     if (this.#database instanceof SleepingDatabase) return true;
+    if (this.lastCaptureMs > 0 && monotonicMs() - this.lastCaptureMs < quietMs) return false;
     const { position } = this.state;
     const isInUse = this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile;
     if (isInUse || position === null || !SleepingDatabase.isPossible) return false;

@@ -213,10 +213,15 @@ function writeHeader(fd: number, pageSize: number, commit: number, txid: Txid): 
   writeFully(fd, header, 0);
 }
 
-/** One block of entries in memory. Access ascends by page number, so each block is read and written once. */
+/**
+ * One block of entries in memory, shared by all tables: each call of a table uses it from beginning to end, and leaves nothing
+ * in it that is not in its file. Access ascends by page number, so each block is read and written once.
+ */
 class BlockCache {
-  readonly words = new Uint32Array(BLOCK_ENTRIES * 2);
-  readonly #bytes = new Uint8Array(this.words.buffer);
+  static readonly #words = new Uint32Array(BLOCK_ENTRIES * 2);
+  static readonly #bytes = new Uint8Array(BlockCache.#words.buffer);
+  /** Whose block it is. */
+  static #owner: BlockCache | null = null;
   readonly #fd: number;
   #block = -1;
   #dirty = false;
@@ -225,13 +230,20 @@ class BlockCache {
     this.#fd = fd;
   }
 
+  get words(): Uint32Array {
+    return BlockCache.#words;
+  }
+
   /** Index in `words` of the low word of the page's entry; the high word follows. Missing entries read as zero. */
   load(pgno: number): number {
     const block = Math.floor((pgno - 1) / BLOCK_ENTRIES);
-    if (block !== this.#block) {
+    if (block !== this.#block || BlockCache.#owner !== this) {
       this.flush();
-      this.words.fill(0);
-      readFully(this.#fd, this.#bytes, this.#bytes.byteLength, HEADER_SIZE + block * this.#bytes.byteLength);
+      assert(BlockCache.#owner === null || !BlockCache.#owner.#dirty, "what another table changed is in its file");
+      BlockCache.#owner = this;
+      const bytes = BlockCache.#bytes;
+      BlockCache.#words.fill(0);
+      readFully(this.#fd, bytes, bytes.byteLength, HEADER_SIZE + block * bytes.byteLength);
       this.#block = block;
     }
     return ((pgno - 1) % BLOCK_ENTRIES) * 2;
@@ -239,14 +251,15 @@ class BlockCache {
 
   store(pgno: number, high: number, low: number): void {
     const at = this.load(pgno);
-    this.words[at] = low;
-    this.words[at + 1] = high;
+    BlockCache.#words[at] = low;
+    BlockCache.#words[at + 1] = high;
     this.#dirty = true;
   }
 
   flush(): void {
     if (!this.#dirty) return;
-    writeFully(this.#fd, this.#bytes, HEADER_SIZE + this.#block * this.#bytes.byteLength);
+    // If that fails the table is given up: the block is free for others.
     this.#dirty = false;
+    writeFully(this.#fd, BlockCache.#bytes, HEADER_SIZE + this.#block * BlockCache.#bytes.byteLength);
   }
 }

@@ -10,7 +10,7 @@ import type { Replicator } from "./replicator.ts";
 
 export class Watcher {
   readonly #events: FolderEvents;
-  /** How many hold a connection at once, as far as others are quiet. */
+  /** How many hold a connection at once, if no more are written to. */
   readonly #maxPinned: number;
   readonly #replicators = new Map<Replicator, Deaf>();
   /** Those that may hold one, the least recently stirred first. */
@@ -93,7 +93,7 @@ export class Watcher {
       const [oldest] = this.#pinned;
       this.#pinned.delete(oldest!);
       // One that is not quiet gets another turn when all others had theirs.
-      if (oldest!.isPinned && !oldest!.trySleep()) this.#pinned.add(oldest!);
+      if (oldest!.isPinned && !oldest!.trySleep(SLEEP_AFTER_MS)) this.#pinned.add(oldest!);
     }
   }
 
@@ -152,5 +152,7 @@ const POLL_MS = 10_000;
 const POLL_SLICES = 40;
 const RUN_AT_ONCE = 16;
 const SLEEP_TRIES = 4;
+/** Opening a database costs as much as many captures: one that is written to again and again stays open, however many do. */
+const SLEEP_AFTER_MS = 15_000;
 /** setTimeout takes no more than 2^31 - 1 ms. */
 const TIMER_MAX_MS = 60 * 60_000;
