@@ -40,8 +40,8 @@ export function unchangedMappings(smaps: string, program: string): { address: bi
   for (const part of smaps.split(/^(?=[0-9a-f]+-[0-9a-f]+ )/m)) {
     const match = /^([0-9a-f]+)-([0-9a-f]+) r-[-x]p \S+ \S+ \d+ +(.+)\n/.exec(part);
     if (match === null || match[3] !== program) continue;
-    const isUnchanged = /^Anonymous: +0 kB$/m.test(part) && /^Private_Dirty: +0 kB$/m.test(part);
-    if (!isUnchanged) continue;
+    // What was changed here is anonymous. Pages of a file that was written a moment ago count as dirty, and are not.
+    if (!/^Anonymous: +0 kB$/m.test(part)) continue;
     const [first, end] = [BigInt(`0x${match[1]}`), BigInt(`0x${match[2]}`)];
     found.push({ address: first, length: Number(end - first) });
   }

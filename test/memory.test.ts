@@ -23,7 +23,8 @@ const mapping = (range: string, flags: string, file: string, { anonymous = 0, di
 test("only unchanged pages of the program's own file can be let go of", () => {
   const smaps = [
     mapping("00400000-00421000", "r--p", "/usr/bin/walsync"),
-    mapping("00421000-02421000", "r-xp", "/usr/bin/walsync"),
+    // Written to the disk a moment ago: of the file, not of this process.
+    mapping("00421000-02421000", "r-xp", "/usr/bin/walsync", { dirty: 4 }),
     mapping("02421000-02422000", "r--p", "/usr/bin/walsync", { anonymous: 4, dirty: 4 }),
     mapping("02422000-02423000", "r--p", "/usr/bin/walsync", { anonymous: 4 }),
     mapping("02423000-02424000", "rw-p", "/usr/bin/walsync"),
