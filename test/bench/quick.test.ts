@@ -47,8 +47,9 @@ describe.skipIf(!hasServer)("against a real server", () => {
     const perDatabaseMb = (many.anonymousMb - one.anonymousMb) / (DATABASES - 1);
     expect(perDatabaseMb).toBeLessThan(one.anonymousMb / 20);
     expect(many.idleRequests).toBe(0);
-    // A wake-up for each database and second would show: it costs about what a capture does.
-    expect(many.idleCpuMs).toBeLessThan(many.loadedCpuMs / 5);
+    // A wake-up for each database and second would be three times as much: it costs about what a capture does, and the span is
+    // three seconds.
+    expect(many.idleCpuMs).toBeLessThan(many.loadedCpuMs / 2);
   }, 60_000);
 
   async function roundTrip(sizeMb: number): Promise<{ snapshot: Run; restore: Run }> {
