@@ -5,12 +5,6 @@
 import { readFileSync, readlinkSync } from "node:fs";
 import { releasePages } from "./libc.ts";
 
-/** Collects garbage, and lets go of pages of the program itself: those that are used come back from the page cache. */
-export function trimMemory(): void {
-  Bun.gc(true);
-  for (const { address, length } of programMappings()) releasePages(address, length);
-}
-
 /** Trims some time after it was last asked to, and not too often: what was asked for by then is trimmed in one go. */
 export class MemoryTrimmer {
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -52,6 +46,12 @@ export function unchangedMappings(smaps: string, program: string): { address: bi
 
 /** Long enough for what follows a start or a scan to be over. */
 const TRIM_DELAY_MS = 5000;
+
+/** Collects garbage, and lets go of pages of the program itself: those that are used come back from the page cache. */
+function trimMemory(): void {
+  Bun.gc(true);
+  for (const { address, length } of programMappings()) releasePages(address, length);
+}
 
 function programMappings(): { address: bigint; length: number }[] {
   if (process.platform !== "linux") return [];

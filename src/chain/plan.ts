@@ -96,12 +96,12 @@ export function pointsOf(files: readonly ChainFile[]): Points {
   };
 }
 
+// --- internal ---
+
 /** True for what was shipped, or merged of that, whole databases included. A snapshot tells nothing of the files before it. */
-export function isFromParts({ kind, level }: Pick<ChainFile, "kind" | "level">): boolean {
+function isFromParts({ kind, level }: Pick<ChainFile, "kind" | "level">): boolean {
   return kind === "increment" || (level > 0 && level < SNAPSHOT_LEVEL);
 }
-
-// --- internal ---
 
 /** As far as increments lead towards `goal`, the one with the largest reach first. */
 function walk(files: readonly ChainFile[], from: Txid, goal: Txid): { path: ChainFile[]; reached: Txid } {

@@ -5,7 +5,7 @@
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { walFrameCount } from "../sqlite/wal.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
-import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import { cursorAtStart, readWalHeaderOf, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
 import { checkpointDueMs, planScan, type SnapshotTriggers } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import type { OpenDatabase } from "./open-database.ts";
@@ -262,7 +262,6 @@ function startOf(
   head: WalIndexHead,
 ): WalCursor | null {
   if (plan.kind === "append") return position.captured.cursor;
-  const header = readWalHeader(database.walFd);
-  if (header === null || header.salt1 !== head.salt1 || header.salt2 !== head.salt2) return null;
-  return cursorAtStart(header);
+  const header = readWalHeaderOf(database.walFd, head);
+  return header === null ? null : cursorAtStart(header);
 }

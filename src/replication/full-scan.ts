@@ -10,7 +10,7 @@ import type { Txid } from "../ltx/txid.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { readPages, type WalOverlay } from "../sqlite/page-source.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
-import { cursorAtStart, readWalHeader, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import { cursorAtStart, readWalHeaderOf, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
 import { nextTurn } from "../turn.ts";
 import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
 import type { PageTable, PageTableWriter } from "./page-table.ts";
@@ -49,10 +49,9 @@ export function pinState(database: PinnedDatabase): PinnedState {
     const head = database.walIndex();
     // The pin is at `head` only if nothing was committed around it.
     if (before.changeCount !== head.changeCount || before.salt1 !== head.salt1) continue;
-    const header = readWalHeader(database.walFd);
-    const sameGeneration = header !== null && header.salt1 === head.salt1 && header.salt2 === head.salt2;
-    if (head.frameCount === 0) return { head, overlay: null, cursor: sameGeneration ? cursorAtStart(header) : null };
-    if (!sameGeneration) continue;
+    const header = readWalHeaderOf(database.walFd, head);
+    if (head.frameCount === 0) return { head, overlay: null, cursor: header === null ? null : cursorAtStart(header) };
+    if (header === null) continue;
     const scan = scanWal(database.walFd, database.pageSize, cursorAtStart(header), head.frameCount);
     if (scan.frameCount !== head.frameCount) continue;
     // Copied back completely: the file itself is the state, and the next writer may restart the WAL.

@@ -13,7 +13,7 @@ import {
   cursorAtStart,
   readFramePage,
   readFully,
-  readWalHeader,
+  readWalHeaderOf,
   scanWal,
   type WalCursor,
   type WalScan,
@@ -84,7 +84,7 @@ export function captureSegment(
       change.low[i] = sum.lo;
     }
     // A writer that restarts the WAL writes its header first: no frame was overwritten as long as that is the same.
-    if (!isWhole || !isGeneration(database.walFd, scan.end)) {
+    if (!isWhole || readWalHeaderOf(database.walFd, scan.end) === null) {
       staging.abort();
       return null;
     }
@@ -160,15 +160,10 @@ class UnwrittenPages {
   #readOlder(): Map<number, number> {
     const { walFd, pageSize } = this.#database;
     const older = new Map<number, number>();
-    const header = readWalHeader(walFd);
-    if (header === null || header.salt1 !== this.#start.salt1 || header.salt2 !== this.#start.salt2) return older;
+    const header = readWalHeaderOf(walFd, this.#start);
+    if (header === null) return older;
     const { pages } = scanWal(walFd, pageSize, cursorAtStart(header), walFrameCount(this.#start.walOffset, pageSize));
     for (let i = 0; i < pages.pgnos.length; i++) older.set(pages.pgnos[i]!, pages.frameIndexes[i]!);
     return older;
   }
-}
-
-function isGeneration(walFd: number, { salt1, salt2 }: WalCursor): boolean {
-  const header = readWalHeader(walFd);
-  return header !== null && header.salt1 === salt1 && header.salt2 === salt2;
 }

@@ -152,7 +152,7 @@ const POLL_MS = 10_000;
 const POLL_SLICES = 40;
 const RUN_AT_ONCE = 16;
 const SLEEP_TRIES = 4;
-/** Opening a database costs as much as many captures: one that is written to again and again stays open, however many do. */
+/** One that is written to again and again stays open, however many do: opening them in turn takes the time that captures need. */
 const SLEEP_AFTER_MS = 15_000;
 /** setTimeout takes no more than 2^31 - 1 ms. */
 const TIMER_MAX_MS = 60 * 60_000;

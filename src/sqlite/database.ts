@@ -25,10 +25,10 @@ import { errnoOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
 import { asDatabaseError, isBusy } from "./faults.ts";
 import { DATABASE_HEADER_SIZE, decodeFileHeader, hasSqliteMagic, pageSizeOf, SQLITE_MAGIC } from "./file-header.ts";
-import { noteOpenFiles, openFileAt } from "./open-files.ts";
+import { isAt, noteOpenFiles, openFileAt } from "./open-files.ts";
 import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
-import { cursorAtStart, readWalHeader, scanWal } from "./wal-reader.ts";
+import { cursorAtStart, readWalHeaderOf, scanWal } from "./wal-reader.ts";
 
 export interface OpenOptions {
   /** Switch a database in another journal mode to WAL instead of refusing it. The only write walsync ever asks for. */
@@ -208,14 +208,7 @@ export class PinnedDatabase {
 
   /** True if the path names another file than the one that is open, or none: it was replaced or deleted. */
   isReplaced(): boolean {
-    try {
-      const now = statSync(this.path);
-      const opened = fstatSync(this.databaseFd);
-      return now.ino !== opened.ino || now.dev !== opened.dev;
-    } catch (error) {
-      if (errnoOf(error) === "ENOENT") return true;
-      throw error;
-    }
+    return !isAt(this.path, fstatSync(this.databaseFd));
   }
 
   /**
@@ -257,8 +250,8 @@ export class PinnedDatabase {
   /** True if whole transactions stand behind the last frame that the WAL index knows of. */
   #hasHiddenCommit(): boolean {
     const head = this.tryWalIndex();
-    const header = readWalHeader(this.walFd);
-    if (head === null || header === null || header.salt1 !== head.salt1 || header.salt2 !== head.salt2) return false;
+    const header = head === null ? null : readWalHeaderOf(this.walFd, head);
+    if (head === null || header === null) return false;
     const end = cursorAtStart(header);
     if (head.frameCount > 0) {
       end.walOffset = walFrameOffset(head.frameCount, this.pageSize);

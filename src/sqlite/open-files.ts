@@ -2,7 +2,7 @@
  * Which files this process holds open as a database, its WAL or its index. Closing any descriptor of such a file drops every
  * POSIX lock of the process on it, SQLite's included, so nobody may open one of them for a short look.
  */
-import { fstatSync } from "node:fs";
+import { fstatSync, statSync } from "node:fs";
 
 /** What stat(2) says of a file, whatever its name. */
 export interface FileIdentity {
@@ -30,6 +30,12 @@ export function noteOpenFiles(path: string, descriptors: readonly number[], data
       else owners.delete(id);
     }
   };
+}
+
+/** True if the path leads to this very file, which is open. */
+export function isAt(path: string, { dev, ino }: { dev: number; ino: number }): boolean {
+  const now = statSync(path, { throwIfNoEntry: false });
+  return now !== undefined && now.ino === ino && now.dev === dev;
 }
 
 /**

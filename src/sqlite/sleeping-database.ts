@@ -9,7 +9,7 @@
 import { closeSync, fstatSync, openSync, type Stats, statSync } from "node:fs";
 import { tryShareLock } from "../libc.ts";
 import { fingerprintOf, PinnedDatabase } from "./database.ts";
-import { noteOpenFiles } from "./open-files.ts";
+import { isAt, noteOpenFiles } from "./open-files.ts";
 import { readWalIndexHead, sameContent, WAL_INDEX_IN_USE_BYTE, type WalIndexHead } from "./wal-index.ts";
 
 export interface Woken {
@@ -61,8 +61,7 @@ export class SleepingDatabase {
 
   /** As of `PinnedDatabase`. */
   isReplaced(): boolean {
-    const now = statSync(this.path, { throwIfNoEntry: false });
-    return now === undefined || now.ino !== this.#file.ino || now.dev !== this.#file.dev;
+    return !isAt(this.path, this.#file);
   }
 
   /** As of `PinnedDatabase`; null as well if there is no file. */
@@ -142,10 +141,6 @@ function keepIndex(path: string): KeptIndex | null {
     closeSync(fd);
     return null;
   }
-  const { dev, ino } = fstatSync(fd);
-  const isNamed = (): boolean => {
-    const now = statSync(`${path}-shm`, { throwIfNoEntry: false });
-    return now !== undefined && now.ino === ino && now.dev === dev && fstatSync(fd).nlink > 0;
-  };
-  return { fd, isNamed, forget: noteOpenFiles(path, [fd], null) };
+  const file = fstatSync(fd);
+  return { fd, isNamed: () => isAt(`${path}-shm`, file), forget: noteOpenFiles(path, [fd], null) };
 }

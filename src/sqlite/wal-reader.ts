@@ -48,6 +48,12 @@ export function readWalHeader(walFd: number): WalHeader | null {
   return readSync(walFd, bytes, 0, WAL_HEADER_SIZE, 0) < WAL_HEADER_SIZE ? null : decodeWalHeader(bytes);
 }
 
+/** As `readWalHeader`, and null as well if the WAL is of another generation than the one with these salts. */
+export function readWalHeaderOf(walFd: number, { salt1, salt2 }: { salt1: number; salt2: number }): WalHeader | null {
+  const header = readWalHeader(walFd);
+  return header !== null && header.salt1 === salt1 && header.salt2 === salt2 ? header : null;
+}
+
 /** The cursor at the first frame of the generation that `header` begins. */
 export function cursorAtStart(header: WalHeader): WalCursor {
   return {
@@ -128,8 +134,8 @@ export function cursorAt(
   pageSize: number,
   place: { salt1: number; salt2: number; walOffset: number },
 ): WalCursor | null {
-  const header = readWalHeader(walFd);
-  if (header === null || header.salt1 !== place.salt1 || header.salt2 !== place.salt2) return null;
+  const header = readWalHeaderOf(walFd, place);
+  if (header === null) return null;
   const frame = Buffer.alloc(WAL_FRAME_HEADER_SIZE);
   const frameOffset = place.walOffset - WAL_FRAME_HEADER_SIZE - pageSize;
   if (frameOffset < WAL_HEADER_SIZE) return null;

@@ -6,7 +6,7 @@ import { hex64 } from "../bytes.ts";
 import type { Chain } from "../chain/chain.ts";
 import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
-import { type ChainFile, pointsOf } from "../chain/plan.ts";
+import { type ChainFile, type Points, pointsOf } from "../chain/plan.ts";
 import { LtxError, messageOf, VanishedError } from "../errors.ts";
 import { compareTxids, type Txid } from "../ltx/txid.ts";
 import { type Finding, type FindingCode, finding } from "./findings.ts";
@@ -44,6 +44,7 @@ export class ChainWalk {
    * age, whatever order that leaves.
    */
   readonly #lost: ReadonlySet<Txid> | null;
+  readonly #points: Points;
   #isBehindGap = false;
   #stranded = 0;
   #withoutSha256 = 0;
@@ -56,12 +57,13 @@ export class ChainWalk {
     this.files = chain.files.toSorted(
       (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid),
     );
-    this.#lost = this.#isOfLitestream ? new Set(pointsOf(this.files).lost) : null;
+    this.#points = pointsOf(this.files);
+    this.#lost = this.#isOfLitestream ? new Set(this.#points.lost) : null;
   }
 
   /** Restore points that are listed. Litestream leaves some that merged files have taken the place of: they are none. */
   get points(): number {
-    const { restorable, merged, lost, stranded } = pointsOf(this.files);
+    const { restorable, merged, lost, stranded } = this.#points;
     const listed = restorable.length + lost.length + stranded.length;
     return this.#isOfLitestream ? listed : listed + merged.length;
   }
