@@ -19,6 +19,7 @@ export class Watcher {
   readonly #finished = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
   #timerDueMs = Number.POSITIVE_INFINITY;
+  #turn: ReturnType<typeof setImmediate> | undefined;
   #poll: ReturnType<typeof setInterval> | undefined;
   #slices = 0;
   /** Who is polled next; made anew when everybody had a turn. */
@@ -34,11 +35,11 @@ export class Watcher {
   add(replicator: Replicator): void {
     if (this.#isStopped) return;
     const name = basename(replicator.path);
+    // Only noted here: Bun hands over events for as long as there are more, and lets no upload go on meanwhile.
     const deaf = this.#events.listen(dirname(replicator.path), [name, `${name}-wal`], (_name, renamed) => {
       replicator.notice(renamed);
       this.#pinned.delete(replicator);
-      this.#tick(replicator, monotonicMs());
-      this.#setTimer();
+      this.#wake(replicator);
     });
     this.#replicators.set(replicator, deaf);
     replicator.onWake = () => this.#wake(replicator);
@@ -68,6 +69,7 @@ export class Watcher {
   stop(): void {
     this.#isStopped = true;
     clearTimeout(this.#timer);
+    clearImmediate(this.#turn);
     clearInterval(this.#poll);
     for (const deaf of this.#replicators.values()) deaf();
   }
@@ -121,16 +123,20 @@ export class Watcher {
   }
 
   #setTimer(): void {
-    if (this.#isStopped) return;
+    if (this.#isStopped || this.#turn !== undefined) return;
     const dueMs = this.#schedule.nextDueMs;
     if (dueMs === this.#timerDueMs) return;
     clearTimeout(this.#timer);
     this.#timerDueMs = dueMs;
     if (!Number.isFinite(dueMs)) return;
-    this.#timer = setTimeout(() => this.#runDue(), Math.min(TIMER_MAX_MS, Math.max(0, dueMs - monotonicMs())));
+    const inMs = dueMs - monotonicMs();
+    // The shortest timeout is a millisecond.
+    if (inMs <= 0) this.#turn = setImmediate(() => this.#runDue());
+    else this.#timer = setTimeout(() => this.#runDue(), Math.min(TIMER_MAX_MS, inMs));
   }
 
   #runDue(): void {
+    this.#turn = undefined;
     this.#timerDueMs = Number.POSITIVE_INFINITY;
     const nowMs = monotonicMs();
     // Uploads and events get their turn between parts of a long list.
