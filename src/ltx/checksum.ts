@@ -6,6 +6,8 @@
  * A u64 is kept as two u32 halves: bigint arithmetic would allocate for every eight bytes.
  */
 
+import { assert } from "../assert.ts";
+
 /** Bit 63. Set on every stored checksum, so that a checksum is never zero. */
 export const CHECKSUM_FLAG = 1n << 63n;
 
@@ -28,6 +30,21 @@ export class Crc64 {
     advance(this.#state, bytes, start, end);
   }
 
+  /**
+   * Adds a page by what `pageChecksum` gave for it: a CRC is linear, so bytes that one CRC was computed of need not be read
+   * for another. `sizeBytes` is the page size.
+   */
+  updatePage(pgno: number, { hi, lo }: Readonly<U64Halves>, sizeBytes: number): void {
+    const state = this.#state;
+    // Both CRCs went on over the same bytes. Where they differ after them is where they differed before, moved by as many zeros.
+    startPage(pgno, beforePage);
+    state.hi ^= beforePage.hi;
+    state.lo ^= beforePage.lo;
+    zerosOf(sizeBytes).advance(state);
+    state.hi ^= ~hi;
+    state.lo ^= ~lo;
+  }
+
   /** The CRC of everything added so far. Does not disturb the state. */
   digest(): bigint {
     return joinHalves(~this.#state.hi >>> 0, ~this.#state.lo >>> 0);
@@ -45,12 +62,7 @@ export class Crc64 {
  * Bit 63 is the CRC's own; it counts nowhere, because stored checksums always have it set.
  */
 export function pageChecksum(pgno: number, page: Uint8Array, into: U64Halves): void {
-  into.hi = -1;
-  into.lo = -1;
-  advanceByte(into, pgno >>> 24);
-  advanceByte(into, (pgno >>> 16) & 0xff);
-  advanceByte(into, (pgno >>> 8) & 0xff);
-  advanceByte(into, pgno & 0xff);
+  startPage(pgno, into);
   advance(into, page, 0, page.length);
   into.hi = ~into.hi >>> 0;
   into.lo = ~into.lo >>> 0;
@@ -125,6 +137,18 @@ const [H0, H1, H2, H3, H4, H5, H6, H7] = HI as [T, T, T, T, T, T, T, T];
 const [L0, L1, L2, L3, L4, L5, L6, L7] = LO as [T, T, T, T, T, T, T, T];
 type T = Uint32Array<ArrayBuffer>;
 
+/** The state of a page's checksum before its first byte. */
+function startPage(pgno: number, into: U64Halves): void {
+  into.hi = -1;
+  into.lo = -1;
+  advanceByte(into, pgno >>> 24);
+  advanceByte(into, (pgno >>> 16) & 0xff);
+  advanceByte(into, (pgno >>> 8) & 0xff);
+  advanceByte(into, pgno & 0xff);
+}
+
+const beforePage: U64Halves = { hi: 0, lo: 0 };
+
 function advanceByte(state: U64Halves, byte: number): void {
   const index = (state.lo ^ byte) & 0xff;
   state.lo = ((state.lo >>> 8) | (state.hi << 24)) ^ L0[index]!;
@@ -133,26 +157,99 @@ function advanceByte(state: U64Halves, byte: number): void {
 
 /** Moves `state` (without xorout) over `bytes[start, end)`. */
 function advance(state: U64Halves, bytes: Uint8Array, start: number, end: number): void {
+  let at = start;
+  if (end - start >= WORDS_MIN) {
+    for (; ((bytes.byteOffset + at) & 3) !== 0; at++) advanceByte(state, bytes[at]!);
+    // Every processor that Bun runs on is little-endian, as this CRC is.
+    const words = new Int32Array(bytes.buffer, bytes.byteOffset + at, ((end - at) >> 3) << 1);
+    advanceWords(state, words);
+    at += words.byteLength;
+  }
+  for (; at < end; at++) advanceByte(state, bytes[at]!);
+}
+
+/** Below this, a view costs more than it saves. */
+const WORDS_MIN = 128;
+
+/** As `advance`, over an even number of little-endian words. */
+function advanceWords(state: U64Halves, words: Int32Array): void {
   let hi = state.hi | 0;
   let lo = state.lo | 0;
-  let at = start;
-  for (const last = end - 8; at <= last; at += 8) {
-    const a = (lo ^ bytes[at]!) & 0xff;
-    const b = ((lo >>> 8) ^ bytes[at + 1]!) & 0xff;
-    const c = ((lo >>> 16) ^ bytes[at + 2]!) & 0xff;
-    const d = (lo >>> 24) ^ bytes[at + 3]!;
-    const e = (hi ^ bytes[at + 4]!) & 0xff;
-    const f = ((hi >>> 8) ^ bytes[at + 5]!) & 0xff;
-    const g = ((hi >>> 16) ^ bytes[at + 6]!) & 0xff;
-    const h = (hi >>> 24) ^ bytes[at + 7]!;
+  for (let i = 0; i < words.length; i += 2) {
+    lo ^= words[i]!;
+    hi ^= words[i + 1]!;
+    const a = lo & 0xff;
+    const b = (lo >>> 8) & 0xff;
+    const c = (lo >>> 16) & 0xff;
+    const d = lo >>> 24;
+    const e = hi & 0xff;
+    const f = (hi >>> 8) & 0xff;
+    const g = (hi >>> 16) & 0xff;
+    const h = hi >>> 24;
     hi = H7[a]! ^ H6[b]! ^ H5[c]! ^ H4[d]! ^ H3[e]! ^ H2[f]! ^ H1[g]! ^ H0[h]!;
     lo = L7[a]! ^ L6[b]! ^ L5[c]! ^ L4[d]! ^ L3[e]! ^ L2[f]! ^ L1[g]! ^ L0[h]!;
   }
-  for (; at < end; at++) {
-    const index = (lo ^ bytes[at]!) & 0xff;
-    lo = ((lo >>> 8) | (hi << 24)) ^ L0[index]!;
-    hi = (hi >>> 8) ^ H0[index]!;
-  }
   state.hi = hi;
   state.lo = lo;
+}
+
+/**
+ * What a run of zero bytes does to a CRC's state: a linear function, kept as its values for each byte of the state at each of
+ * the eight places, which is 16 KiB.
+ */
+class Zeros {
+  readonly #hi = new Int32Array(8 * 256);
+  readonly #lo = new Int32Array(8 * 256);
+
+  /** `sizeBytes`: a power of two, as all page sizes are. */
+  constructor(sizeBytes: number) {
+    const bits = Array.from({ length: 64 }, (_, i) => {
+      const bit = i < 32 ? { hi: 0, lo: 1 << i } : { hi: 1 << (i - 32), lo: 0 };
+      advanceByte(bit, 0);
+      return bit;
+    });
+    this.#fill(bits);
+    for (let done = 1; done < sizeBytes; done *= 2) {
+      // Twice as many zeros: the function applied to its own values.
+      for (const bit of bits) this.advance(bit);
+      this.#fill(bits);
+    }
+  }
+
+  advance(state: U64Halves): void {
+    const { hi, lo } = state;
+    let [newHi, newLo] = [0, 0];
+    for (let place = 0; place < 8; place++) {
+      const half = place < 4 ? lo : hi;
+      const at = place * 256 + ((half >>> (8 * (place & 3))) & 0xff);
+      newHi ^= this.#hi[at]!;
+      newLo ^= this.#lo[at]!;
+    }
+    state.hi = newHi;
+    state.lo = newLo;
+  }
+
+  #fill(bits: readonly U64Halves[]): void {
+    for (let place = 0; place < 8; place++) {
+      for (let byte = 1; byte < 256; byte++) {
+        const lowest = 31 - Math.clz32(byte & -byte);
+        const rest = place * 256 + (byte & (byte - 1));
+        this.#hi[place * 256 + byte] = this.#hi[rest]! ^ bits[place * 8 + lowest]!.hi;
+        this.#lo[place * 256 + byte] = this.#lo[rest]! ^ bits[place * 8 + lowest]!.lo;
+      }
+    }
+  }
+}
+
+/** One for each page size in use, of eight that there are. */
+const zeros = new Map<number, Zeros>();
+
+function zerosOf(sizeBytes: number): Zeros {
+  let found = zeros.get(sizeBytes);
+  if (found === undefined) {
+    assert(sizeBytes > 0 && (sizeBytes & (sizeBytes - 1)) === 0, "a page size is a power of two");
+    found = new Zeros(sizeBytes);
+    zeros.set(sizeBytes, found);
+  }
+  return found;
 }

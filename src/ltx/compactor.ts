@@ -9,7 +9,7 @@ import { assert } from "../assert.ts";
 import { hex64, KiB, MiB } from "../bytes.ts";
 import { ChainGapError, LtxError } from "../errors.ts";
 import { lockPgno } from "../page.ts";
-import { ChecksumAccumulator, pageChecksum, type U64Halves } from "./checksum.ts";
+import { ChecksumAccumulator } from "./checksum.ts";
 import type { LtxSummary } from "./decoder.ts";
 import { LtxEncoder, type LtxEncoderOptions, type LtxSink } from "./encoder.ts";
 import { LtxFileReader } from "./file-reader.ts";
@@ -99,7 +99,6 @@ async function merge(readers: readonly LtxFileReader[], encoder: LtxEncoder): Pr
   const { header } = encoder;
   const limits = visibleLimits(readers);
   const sum = isSnapshot(header) && hasChecksums(header) ? new ChecksumAccumulator() : null;
-  const halves: U64Halves = { hi: 0, lo: 0 };
   const coverage = new Coverage(header, Math.min(...readers.map((reader) => reader.header.commit)));
 
   for (const reader of readers) reader.advance();
@@ -117,11 +116,9 @@ async function merge(readers: readonly LtxFileReader[], encoder: LtxEncoder): Pr
     }
     if (winner !== null) {
       coverage.check(pgno);
-      encoder.encodePage(pgno, winner.page);
-      if (sum !== null) {
-        pageChecksum(pgno, winner.page, halves);
-        sum.xorPage(halves.hi, halves.lo);
-      }
+      const { page, pageChecksum } = winner;
+      encoder.encodePage(pgno, page, pageChecksum);
+      sum?.xorPage(pageChecksum.hi, pageChecksum.lo);
     }
     for (const reader of readers) if (reader.pgno === pgno) reader.advance();
   }

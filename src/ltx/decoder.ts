@@ -5,14 +5,18 @@
  * Spec: https://github.com/superfly/ltx
  */
 import { assert } from "../assert.ts";
+import type { U64Halves } from "./checksum.ts";
 import type { LtxHeader, LtxTrailer } from "./format.ts";
 import { LtxParser, type LtxParserOptions } from "./parser.ts";
 
 export interface LtxDecoderOptions extends LtxParserOptions {
   /** The header, as soon as its bytes are there. Already checked. */
   onHeader?: ((header: LtxHeader) => void) | undefined;
-  /** Each page, ascending by `pgno`. `page` is borrowed: valid until the callback returns. */
-  onPage?: ((pgno: number, page: Uint8Array) => void) | undefined;
+  /**
+   * Each page, ascending by `pgno`, with its checksum as `pageChecksum` gives it. Both are borrowed: valid until the callback
+   * returns.
+   */
+  onPage?: ((pgno: number, page: Uint8Array, checksum: Readonly<U64Halves>) => void) | undefined;
 }
 
 export interface LtxSummary {
@@ -44,7 +48,7 @@ export class LtxDecoder {
           onHeader?.(parser.header);
           break;
         case "page":
-          onPage?.(parser.pgno, parser.page);
+          onPage?.(parser.pgno, parser.page, parser.pageChecksum);
           break;
         case "more":
         case "end":

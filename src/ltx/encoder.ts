@@ -12,7 +12,7 @@ import { KiB, MiB, putUvarint } from "../bytes.ts";
 import { openTempFile } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
 import { lockPgno } from "../page.ts";
-import { CHECKSUM_FLAG, Crc64 } from "./checksum.ts";
+import { CHECKSUM_FLAG, Crc64, type U64Halves } from "./checksum.ts";
 import {
   BLOCK_SIZE_SIZE,
   encodeHeader,
@@ -73,8 +73,11 @@ export class LtxEncoder {
     return this.#pageCount;
   }
 
-  /** Adds a page. `pgno` ascends; a snapshot leaves out the lock page and no other. `page` is not kept. */
-  encodePage(pgno: number, page: Uint8Array): void {
+  /**
+   * Adds a page. `pgno` ascends; a snapshot leaves out the lock page and no other. `page` is not kept. Pass the page's
+   * checksum if it is known: what is given is believed.
+   */
+  encodePage(pgno: number, page: Uint8Array, checksum?: Readonly<U64Halves>): void {
     const { header } = this;
     assert(!this.#done, "the LTX file is not finished when a page is added");
     assert(page.length === header.pageSize, "the page has the page size of the header");
@@ -94,7 +97,9 @@ export class LtxEncoder {
     this.#buffer[block - 2] = blockSize >>> 8;
     this.#buffer[block - 1] = blockSize;
     this.#crc.update(this.#buffer, frame, block);
-    this.#crc.update(page); // the checksum covers what the block stands for, so it survives recompression
+    // The checksum covers what the block stands for, so it survives recompression.
+    if (checksum === undefined) this.#crc.update(page);
+    else this.#crc.updatePage(pgno, checksum, page.length);
     this.#used = block + blockSize;
 
     this.#index.add(pgno, frameOffset, block - frame + blockSize);

@@ -4,6 +4,7 @@
  */
 import { closeSync, fstatSync, openSync, readSync } from "node:fs";
 import { LtxError, WalsyncError } from "../errors.ts";
+import type { U64Halves } from "./checksum.ts";
 import {
   decodeHeaderAndTrailer,
   decodingFile,
@@ -57,6 +58,11 @@ export class LtxFileReader {
   /** Contents of the current page. Borrowed: valid until the next `advance`. */
   get page(): Uint8Array {
     return this.#parser.page;
+  }
+
+  /** Its checksum, as `pageChecksum` gives it; borrowed, too. */
+  get pageChecksum(): Readonly<U64Halves> {
+    return this.#parser.pageChecksum;
   }
 
   /** At the end: the verified trailer. */

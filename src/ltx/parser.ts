@@ -106,6 +106,11 @@ export class LtxParser {
     return this.#pageCount;
   }
 
+  /** At "page": its checksum, as `pageChecksum` gives it. Borrowed, too. */
+  get pageChecksum(): Readonly<U64Halves> {
+    return this.#pageSum;
+  }
+
   /** Gives the next bytes of the file. They must stay as they are until `next` has answered "more" or "end". */
   feed(chunk: Uint8Array): void {
     assert(!this.#failed, "the LTX decoder is not used after an error");
@@ -227,11 +232,9 @@ export class LtxParser {
       const at = this.#consumed - this.#blockSize;
       throw new LtxError(`${this.#name}: page ${this.#lastPgno}: ${error.message} (at byte ${at})`, { cause: error });
     }
-    this.#fileCrc.update(this.#page);
-    if (this.#tracksDatabase) {
-      pageChecksum(this.#lastPgno, this.#page, this.#pageSum);
-      this.#database.xorPage(this.#pageSum.hi, this.#pageSum.lo);
-    }
+    pageChecksum(this.#lastPgno, this.#page, this.#pageSum);
+    this.#fileCrc.updatePage(this.#lastPgno, this.#pageSum, this.#page.length);
+    if (this.#tracksDatabase) this.#database.xorPage(this.#pageSum.hi, this.#pageSum.lo);
     this.#index.add(this.#lastPgno, this.#frameOffset, this.#consumed - this.#frameOffset);
     this.#pageCount++;
     this.#state = "page";

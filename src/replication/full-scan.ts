@@ -78,7 +78,7 @@ export async function stageSnapshot(
   try {
     const encodeAll: PageVisitor = (pgno, page, sum) => {
       table?.add(pgno, sum.hi, sum.lo);
-      staging.encoder.encodePage(pgno, page);
+      staging.encoder.encodePage(pgno, page, sum);
     };
     const checksum = await scanPages(database, state, encodeAll, options);
     return { file: staging.commit(checksum), checksum };
@@ -108,7 +108,7 @@ export async function stageResync(
   try {
     const encodeChanged: PageVisitor = (pgno, page, sum) => {
       table?.add(pgno, sum.hi, sum.lo);
-      if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page);
+      if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page, sum);
     };
     const checksum = await scanPages(database, state, encodeChanged, options);
     const unchanged = staging.encoder.pageCount === 0 && known?.commit === state.head.commit;

@@ -14,7 +14,6 @@ import { KiB } from "../bytes.ts";
 import type { LayoutRules } from "../chain/layout-rules.ts";
 import { asDiskError, makePrivateFolder, removeFile } from "../durable.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
-import { pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
@@ -219,14 +218,13 @@ export class LocalState {
     const pgnos: number[] = [];
     const high: number[] = [];
     const low: number[] = [];
-    const sum: U64Halves = { hi: 0, lo: 0 };
     const reader = new LtxFileReader(file.path, READ_SIZE);
     try {
       for (reader.advance(); reader.pgno !== Number.POSITIVE_INFINITY; reader.advance()) {
-        pageChecksum(reader.pgno, reader.page, sum);
+        const { hi, lo } = reader.pageChecksum;
         pgnos.push(reader.pgno);
-        high.push(sum.hi);
-        low.push(sum.lo);
+        high.push(hi);
+        low.push(lo);
       }
     } finally {
       reader.close();

@@ -78,8 +78,8 @@ export function captureSegment(
     for (let i = 0; i < pages.pgnos.length && isWhole; i++) {
       const pgno = pages.pgnos[i]!;
       isWhole = read(i, page);
-      staging.encoder.encodePage(pgno, page);
       pageChecksum(pgno, page, sum);
+      staging.encoder.encodePage(pgno, page, sum);
       change.high[i] = sum.hi;
       change.low[i] = sum.lo;
     }

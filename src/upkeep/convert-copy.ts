@@ -95,9 +95,9 @@ export class ReplicaCopy {
         this.pageSize = header.pageSize;
         for (const target of targets) outputs.push(this.#begin(header, target));
       },
-      onPage: (pgno, page) => {
-        this.#state.page(pgno, page);
-        for (const output of outputs) output.page(pgno, page);
+      onPage: (pgno, page, checksum) => {
+        this.#state.page(pgno, checksum);
+        for (const output of outputs) output.page(pgno, page, checksum);
       },
     });
     try {

@@ -1,6 +1,7 @@
 /** One file of a copy while it is made: encoded into a temporary file, hashed on the way. */
 import { closeSync, rmSync } from "node:fs";
 import { asDiskError, openTempFile, writeFully } from "../durable.ts";
+import type { U64Halves } from "../ltx/checksum.ts";
 import { LtxEncoder } from "../ltx/encoder.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 
@@ -23,8 +24,8 @@ export class ConvertedFile {
     this.#encoder = new LtxEncoder((bytes) => this.#write(bytes), header, { spoolPath: `${path}.index` });
   }
 
-  page(pgno: number, page: Uint8Array): void {
-    this.#encoder.encodePage(pgno, page);
+  page(pgno: number, page: Uint8Array, checksum: Readonly<U64Halves>): void {
+    this.#encoder.encodePage(pgno, page, checksum);
   }
 
   /** `postApplyChecksum`: 0 in a layout that keeps none. */

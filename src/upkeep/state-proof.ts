@@ -3,7 +3,7 @@
  * the database checksum that it claims, without ever writing a database. Eight bytes of memory a page.
  */
 import { hex64 } from "../bytes.ts";
-import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
+import { ChecksumAccumulator, type U64Halves } from "../ltx/checksum.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { pageCountWithoutLock } from "../page.ts";
@@ -27,7 +27,6 @@ export class StateProof {
   #high = new Uint32Array(0);
   #low = new Uint32Array(0);
   readonly #sum = new ChecksumAccumulator();
-  readonly #halves: U64Halves = { hi: 0, lo: 0 };
   #role: Role = "stands-alone";
   /** Between `begin` and `end` of a file that changes the state. */
   #isBetween = false;
@@ -59,11 +58,10 @@ export class StateProof {
     if (this.#isBetween) this.#resize(header.commit);
   }
 
-  page(pgno: number, page: Uint8Array): void {
+  /** `checksum`: the page's, as `pageChecksum` gives it. */
+  page(pgno: number, { hi, lo }: Readonly<U64Halves>): void {
     if (this.#role === "stands-alone") return;
     this.#pages++;
-    pageChecksum(pgno, page, this.#halves);
-    const { hi, lo } = this.#halves;
     const [oldHigh, oldLow] = [this.#high[pgno] ?? 0, this.#low[pgno] ?? 0];
     if (this.#role === "repeats") {
       if (oldHigh !== hi || oldLow !== lo) this.#differing++;

@@ -131,7 +131,7 @@ async function walkWhole(
             requireHeaderOfKey(file, header);
             state.begin(header);
           },
-          onPage: (pgno, page) => state.page(pgno, page),
+          onPage: (pgno, _page, checksum) => state.page(pgno, checksum),
         });
         for await (const chunk of chunks) {
           hasher.update(chunk);

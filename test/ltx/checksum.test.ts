@@ -68,6 +68,40 @@ test("a page's checksum is the CRC of its number, big-endian, and its bytes", ()
   );
 });
 
+test("the same wherever the bytes lie in memory, and however many there are", () => {
+  const memory = crypto.getRandomValues(new Uint8Array(1024));
+  for (let start = 0; start < 9; start++) {
+    for (let length = 120; length < 300; length++) {
+      const bytes = memory.subarray(start, start + length);
+      expect(crcOf(bytes)).toBe(slowCrc(bytes));
+    }
+  }
+});
+
+test("a page that is added by its checksum counts as if it had been read, for every page size", () => {
+  for (let pageSize = 512; pageSize <= 65_536; pageSize *= 2) {
+    const page = crypto.getRandomValues(new Uint8Array(pageSize));
+    for (const [pgno, before] of [
+      [1, ""],
+      [0xffffffff, "header"],
+      [pageSize, "what came before"],
+    ] as const) {
+      const [read, added] = [new Crc64(), new Crc64()];
+      const halves = { hi: 0, lo: 0 };
+      pageChecksum(pgno, page, halves);
+      for (const crc of [read, added]) crc.update(new TextEncoder().encode(before));
+      read.update(page);
+      added.updatePage(pgno, halves, pageSize);
+      expect(added.digest()).toBe(read.digest());
+      // Bytes that follow, and a second page.
+      for (const crc of [read, added]) crc.update(Uint8Array.of(7));
+      read.update(page);
+      added.updatePage(pgno, halves, pageSize);
+      expect(added.digest()).toBe(read.digest());
+    }
+  }
+});
+
 test("a database without pages has the flag alone", () => {
   expect(new ChecksumAccumulator().value()).toBe(CHECKSUM_FLAG);
   expect(EMPTY_DATABASE_CHECKSUM).toBe(CHECKSUM_FLAG);

@@ -66,8 +66,8 @@ export const CANARIES: readonly Canary[] = [
     name: "a comparison misses changed pages",
     seed: 1,
     file: "src/replication/full-scan.ts",
-    from: "if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page);",
-    to: "if (known === null || pgno === 1) staging.encoder.encodePage(pgno, page);",
+    from: "if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page, sum);",
+    to: "if (known === null || pgno === 1) staging.encoder.encodePage(pgno, page, sum);",
   },
   {
     name: "a snapshot leaves out what is only in the WAL",
