@@ -24,7 +24,7 @@ import { inParallel } from "./limit.ts";
 import { type RetryOptions, retrying, sleep } from "./retry.ts";
 import { failureParts } from "./s3-errors.ts";
 import type { S3Requests } from "./s3-requests.ts";
-import { SourceFile } from "./source.ts";
+import { readSmallFile, SourceFile } from "./source.ts";
 
 /** Whether there is an object of this name. */
 export type ExistsCheck = (key: string, signal: AbortSignal | undefined) => Promise<boolean>;
@@ -47,6 +47,8 @@ export class S3Uploader {
       assert(/^[a-z0-9-]+$/.test(name) && /^[\x20-\x7e]*$/.test(value), "metadata is plain ASCII, names in lower case");
     }
     if (source.kind === "bytes") return await this.#put(key, source.bytes, options);
+    if (source.sizeBytes <= SMALL_SIZE)
+      return await this.#put(key, readSmallFile(source.path, source.sizeBytes), options);
     const file = await SourceFile.open(source.path, source.sizeBytes);
     try {
       if (file.sizeBytes > PART_SIZE_MIN) return await this.#putInParts(key, file, options);
@@ -232,6 +234,8 @@ export function partSizeOf(sizeBytes: number): number {
 
 /** Above this size a source is sent in parts, each at least as large (S3 allows no less than 5 MiB). */
 const PART_SIZE_MIN = 8 * MiB;
+/** Read at once: a way through the thread pool takes longer. */
+const SMALL_SIZE = 64 * KiB;
 const PARTS_MAX = 10_000;
 const PARTS_IN_FLIGHT = 3;
 const PART_ATTEMPTS = 4;

@@ -2,7 +2,7 @@
  * A local file on its way to a destination. Whatever is wrong with it is a fault of the local disk (E_DISK), never one
  * of the destination, and is not tried again.
  */
-import { constants } from "node:fs";
+import { constants, readFileSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, WalsyncError } from "../errors.ts";
 
@@ -46,16 +46,30 @@ export class SourceFile {
   }
 }
 
+/** All bytes of a file of `sizeBytes`, read in one go. Throws as `SourceFile.open` does. */
+export function readSmallFile(path: string, sizeBytes: number): Buffer {
+  let bytes: Buffer;
+  try {
+    bytes = readFileSync(path);
+  } catch (error) {
+    throw unreadable(path, error);
+  }
+  if (bytes.length !== sizeBytes) throw wrongSize(path, sizeBytes, bytes.length);
+  return bytes;
+}
+
 // --- internal ---
 
 async function reading<T>(path: string, action: () => Promise<T>): Promise<T> {
   try {
     return await action();
   } catch (error) {
-    throw new WalsyncError("E_DISK", `${path}: expected a file that can be read, found ${messageOf(error)}`, {
-      cause: error,
-    });
+    throw unreadable(path, error);
   }
+}
+
+function unreadable(path: string, cause: unknown): WalsyncError {
+  return new WalsyncError("E_DISK", `${path}: expected a file that can be read, found ${messageOf(cause)}`, { cause });
 }
 
 function wrongSize(path: string, expectedBytes: number, foundBytes: number): WalsyncError {

@@ -2,6 +2,7 @@
  * The way of one database's files to its destination: first contact, uploads in order, the record of what was
  * acknowledged, and the manifest. Never touches the database itself.
  */
+import { MiB } from "../bytes.ts";
 import { type ManifestEntry, manifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -205,7 +206,9 @@ export class Delivery {
     }
     // A crash before it is recorded ships it again, and finds it there.
     if (this.#state.outbox.releasedFiles === 0) this.#recordDueMs = monotonicMs() + RECORD_INTERVAL_MS;
-    if (file.minTxid === 1n || this.#state.outbox.releasedFiles >= RELEASED_MAX) this.#recordDueMs = monotonicMs();
+    const { releasedFiles, releasedBytes } = this.#state.outbox;
+    const isMuch = releasedFiles >= RELEASED_MAX_FILES || releasedBytes + file.sizeBytes > RELEASED_MAX_BYTES;
+    if (file.minTxid === 1n || isMuch) this.#recordDueMs = monotonicMs();
     this.listInManifest(manifestEntry(this.#name, shipped.key, file, { ...shipped, sizeBytes: file.sizeBytes }));
     this.#events.onShipped(shipped);
     const due = file.minTxid === 1n || monotonicMs() - this.#manifestAtMs >= MANIFEST_INTERVAL_MS;
@@ -268,7 +271,9 @@ export function untilAborted(signal: AbortSignal): Promise<void> {
 const CONTACT_VALID_MS = 30 * 60_000;
 const MANIFEST_INTERVAL_MS = 60_000;
 /** Recording costs more than capturing does: three times the disk has to be waited for. */
-const RECORD_INTERVAL_MS = 5000;
-const RELEASED_MAX = 64;
+const RECORD_INTERVAL_MS = 15_000;
+const RELEASED_MAX_FILES = 64;
+/** What is acknowledged takes up the disk for no good. */
+const RELEASED_MAX_BYTES = 4 * MiB;
 const UNLISTED_MAX = 1000;
 const ASK_AGAIN: ReadonlySet<string> = new Set(["E_UNREACHABLE", "E_REFUSED"]);

@@ -33,6 +33,8 @@ export interface OutboxFile extends TxidRange {
   checksums: ChainChecksums | null;
   /** Hex digest of the bytes; null for a file that an earlier process left. */
   sha256: string | null;
+  /** What its header and trailer say; null for a file that an earlier process left. */
+  ends: OutboxEnds | null;
 }
 
 /** True for a file that claims a txid of its own; false for a later snapshot, which only repeats what others hold. */
@@ -45,8 +47,9 @@ export function isSnapshotAt(range: TxidRange, txid: Txid): boolean {
   return range.minTxid === 1n && range.maxTxid === txid;
 }
 
-/** What header and trailer of a file say, and its name. Throws LtxError. */
+/** What header and trailer of a file say, and its name. What this process staged it knows. Throws LtxError. */
 export function readOutboxEnds(file: OutboxFile): OutboxEnds {
+  if (file.ends !== null) return file.ends;
   const reader = new LtxFileReader(file.path, ENDS_SIZE);
   reader.close();
   return outboxEndsOf(file, reader);
@@ -74,6 +77,7 @@ export class Outbox {
   readonly rules: LayoutRules;
   readonly #files: OutboxFile[];
   readonly #released: OutboxFile[] = [];
+  #releasedBytes = 0;
   #sizeBytes = 0;
 
   /** Opens the folder, and removes what a crash left half written. */
@@ -116,6 +120,7 @@ export class Outbox {
   release(file: OutboxFile): void {
     this.#drop(file);
     this.#released.push(file);
+    this.#releasedBytes += file.sizeBytes;
   }
 
   /** How many files wait to be removed. */
@@ -123,11 +128,17 @@ export class Outbox {
     return this.#released.length;
   }
 
+  /** Bytes of them. */
+  get releasedBytes(): number {
+    return this.#releasedBytes;
+  }
+
   /** That the released files were acknowledged is recorded: removes them. */
   purge(): void {
     for (let file = this.#released.at(0); file !== undefined; file = this.#released.at(0)) {
       removeFile(file.path);
       this.#released.shift();
+      this.#releasedBytes -= file.sizeBytes;
     }
   }
 
@@ -194,7 +205,7 @@ export class Staging {
 
   /** Finishes the file and makes it durable and visible. If it throws, call `abort`. */
   commit(postApplyChecksum: bigint): OutboxFile {
-    const { minTxid, maxTxid, preApplyChecksum } = this.#header;
+    const { minTxid, maxTxid, timestampMs, pageSize, preApplyChecksum } = this.#header;
     const { checksumsInFiles } = this.#rules;
     const checksums = checksumsInFiles ? null : { pre: preApplyChecksum, post: postApplyChecksum };
     this.encoder.finish(checksumsInFiles ? postApplyChecksum : 0n);
@@ -214,6 +225,7 @@ export class Staging {
       ...named,
       sizeBytes: this.encoder.sizeBytes,
       sha256: this.#hasher.digest("hex"),
+      ends: { timestampMs, pageSize, checksums: { pre: preApplyChecksum, post: postApplyChecksum } },
     };
     this.#onCommit(file);
     return file;
@@ -257,5 +269,6 @@ function describe(folder: string, name: string): OutboxFile | null {
     sizeBytes: size,
     stagedAtMs: mtimeMs,
     sha256: null,
+    ends: null,
   };
 }
