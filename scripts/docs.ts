@@ -6,8 +6,8 @@ import { COMMON_FLAGS } from "../src/cli/command.ts";
 import type { FlagTable } from "../src/cli/flags.ts";
 import { describeFlag, flagLabel, usageOf } from "../src/cli/help.ts";
 import type { ResultSchema } from "../src/cli/result-schema.ts";
-import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
 import { formatReference, markdownTable } from "../src/config-reference.ts";
+import { WATCH_FLAGS } from "../src/engine/watch-settings.ts";
 import { app } from "../src/main.ts";
 import { ROOT, withPart } from "./generated.ts";
 

@@ -7,8 +7,10 @@ import { dirname, join, normalize } from "node:path";
 /** What each layer may import, itself aside. "root" is the files directly in src/, but for main.ts. */
 const LAYERS: Record<string, readonly string[]> = {
   main: ["cli", "commands", "root"],
+  library: ["engine", "replication", "restore", "upkeep", "destination", "sqlite", "root"],
   commands: [
     "cli",
+    "engine",
     "doctor",
     "migrate",
     "replication",
@@ -21,6 +23,8 @@ const LAYERS: Record<string, readonly string[]> = {
     "root",
   ],
   cli: ["root"],
+  // What the commands and the library share: whole tasks, without a process around them.
+  engine: ["replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
   doctor: ["replication", "destination", "sqlite", "ltx", "root"],
   replication: ["chain", "destination", "sqlite", "ltx", "root"],
   // From one configuration to another: whatever touches files at a destination is upkeep.
@@ -36,7 +40,7 @@ const LAYERS: Record<string, readonly string[]> = {
 };
 const ENTRY = "src/main.ts";
 /** Where a walk over the imports begins. The LTX codec is complete by itself: merging files is a part of it. */
-const ROOTS = [ENTRY, "src/ltx/compactor.ts"];
+const ROOTS = [ENTRY, "src/library/index.ts", "src/ltx/compactor.ts"];
 const MAX_LINES = 500;
 /** Only these may write to the console, the rest goes through them. */
 const MAY_PRINT = /^src\/(cli\/|log\.ts$)/;

@@ -62,14 +62,35 @@ export interface LogSettings {
   /** Standard error is a terminal: bars may be drawn. */
   terminal: boolean;
   color: boolean;
-  /** Takes the lines of events instead of standard error: for whoever runs walsync inside something else. */
+  /** Takes the lines of events; null: standard error does. */
   sink: ((line: string) => void) | null;
 }
 
-/** Sets up logging for the process. Before the first call: text, level info, no colours, no bars. */
+/** One event, for whoever listens. */
+export interface LogEntry {
+  readonly time: Date;
+  readonly level: LogLevel;
+  /** What happened, in a few fixed words. */
+  readonly event: string;
+  /** By the names of `LogFields`. Secrets are blotted out. */
+  readonly fields: Readonly<Record<string, unknown>>;
+}
+
+/** Sets up logging for the process. Before the first call nothing is written: a program that uses walsync has its own log. */
 export function configureLog(given: Partial<LogSettings>): void {
   settings = { ...settings, ...given };
   logger.level = LogLevels[settings.level];
+}
+
+/**
+ * Gives `listener` every event of this process from now on that is at least as important as level info, until the result is
+ * called. It must not throw.
+ */
+export function listenToLog(listener: (entry: LogEntry) => void): () => void {
+  // An object of its own for each call: the same function may listen twice.
+  const own = { listener };
+  listeners.add(own);
+  return () => void listeners.delete(own);
 }
 
 /** What the standard error stream is: for `configureLog`. NO_COLOR (https://no-color.org) and TERM=dumb are obeyed. */
@@ -259,7 +280,8 @@ interface BarState {
   startedMs: number;
 }
 
-let settings: LogSettings = { format: "text", level: "info", terminal: false, color: false, sink: null };
+let settings: LogSettings = { format: "text", level: "info", terminal: false, color: false, sink: () => {} };
+const listeners = new Set<{ listener: (entry: LogEntry) => void }>();
 let barIsDrawn = false;
 const secrets = new Set<string>();
 
@@ -271,6 +293,7 @@ const logger: ConsolaInstance = createConsola({
     {
       log({ date, type, args }) {
         const [event, fields] = args as [event: string, fields: LogFields];
+        for (const { listener } of listeners) listener(entryOf(date, type as LogLevel, event, fields));
         const line = redact(formatEvent(date, type as LogLevel, event, fields, settings.format, settings.color));
         if (settings.sink === null) writeLine(line);
         else settings.sink(line);
@@ -278,6 +301,13 @@ const logger: ConsolaInstance = createConsola({
     },
   ],
 });
+
+/** Through its line of JSON, which no secret passes. */
+function entryOf(time: Date, level: LogLevel, event: string, fields: LogFields): LogEntry {
+  const line = redact(formatEvent(time, level, event, fields, "json"));
+  const { time: _time, level: _level, event: _event, ...safe } = JSON.parse(line) as Record<string, unknown>;
+  return { time, level, event, fields: safe };
+}
 
 function writeLine(line: string): void {
   eraseBar();

@@ -1,10 +1,10 @@
 // Goal: walsync.toml says what the flags say, and whatever is wrong in it is told with file, line and key.
 import { describe, expect, test } from "bun:test";
-import { DESTINATION_FLAGS } from "../src/commands/destination.ts";
-import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
 import { resolveSettings } from "../src/config.ts";
 import { parseConfig } from "../src/config-file.ts";
 import { CONFIG_SECTIONS } from "../src/config-keys.ts";
+import { DESTINATION_FLAGS } from "../src/engine/destination.ts";
+import { WATCH_FLAGS } from "../src/engine/watch-settings.ts";
 
 const ENV = { BUCKET: "s3://from-env/prod", EMPTY: "", HOOK: "SECRET" };
 const parse = (text: string, env: Record<string, string> = ENV) =>

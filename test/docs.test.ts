@@ -5,9 +5,9 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { documents as generatedDocuments } from "../scripts/docs.ts";
 import { metricsDocument } from "../scripts/metrics-docs.ts";
-import { WATCH_FLAGS } from "../src/commands/watch-settings.ts";
 import { resolveSettings } from "../src/config.ts";
 import { parseConfig } from "../src/config-file.ts";
+import { WATCH_FLAGS } from "../src/engine/watch-settings.ts";
 import { type ErrorCode, exitStatus, WalsyncError } from "../src/errors.ts";
 import { documentedMetrics } from "./support/metrics-doc.ts";
 

@@ -27,7 +27,7 @@ export interface App {
 /** Runs a command line and returns the exit status. Prints everything there is to say; never throws. */
 export async function runApp(app: App, rawArgs: readonly string[]): Promise<number> {
   // Before anything is read strictly: also what is wrong with the command line is told as asked.
-  configureLog({ format: askedLogFormat(rawArgs) });
+  configureLog({ format: askedLogFormat(rawArgs), sink: null });
   try {
     await dispatch(app, rawArgs);
     return 0;

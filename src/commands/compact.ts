@@ -1,12 +1,13 @@
 /** `walsync compact`: deletes what retention does not keep; without --force it only shows what that would be. */
-import { readChains } from "../chain/chain.ts";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { requireListedName } from "../destination/layout.ts";
+import { compactDatabase } from "../engine/compact.ts";
+import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { namesAt } from "../engine/list.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
 import type { Pruning } from "../upkeep/prune.ts";
 import { requireRetention } from "../upkeep/retention.ts";
-import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 import { COMPACT_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
@@ -42,18 +43,19 @@ export default defineWalsyncCommand({
     const { hourly, daily, weekly, monthly, pointInTime } = flags;
     const policy = requireRetention("compact", { hourly, daily, weekly, monthly, pointInTimeMs: pointInTime });
     const destination = await destinationOf(flags, env, signal);
-    const { planPruning, prune } = await import("../upkeep/prune.ts");
     try {
-      const names =
-        name === undefined ? (await readChains(destination, "", undefined, signal)).map((chain) => chain.name) : [name];
+      const names = await namesAt(destination, name, signal);
       const prunings: Pruning[] = [];
       for (const each of names) {
         const nowMs = Date.now();
-        const pruning = await planPruning(destination, each, policy, nowMs, signal);
+        const deletes = flags.force ? (flags.all ? "ours" : "required") : "never";
+        const { pruning, isDeleted } = await compactDatabase(destination, each, {
+          policy,
+          nowMs,
+          delete: deletes,
+          signal,
+        });
         prunings.push(pruning);
-        if (flags.force && !flags.all) requireOurLayout(pruning);
-        const isDeleted = flags.force && pruning.layout === "walsync";
-        if (isDeleted) await prune(destination, pruning, signal);
         if (!flags.json) printPruning(pruning, isDeleted, nowMs);
       }
       if (flags.json) printJson({ deleted: flags.force, databases: prunings.map(toJson) });
@@ -63,17 +65,6 @@ export default defineWalsyncCommand({
     }
   },
 });
-
-/**
- * Litestream judges its position by the files that are there, and runs its own retention: whatever else deletes files below a
- * running one may leave it with a gap that it does not notice.
- */
-function requireOurLayout({ name, layout }: Pruning): void {
-  if (layout === "walsync") return;
-  throw new WalsyncError("E_CONFIG", `${name}: expected the walsync layout to delete files in, found ${layout}`, {
-    hint: "Let the tool that writes it prune it: snapshot.retention in litestream.yml. Without --force this shows what there is.",
-  });
-}
 
 function printPruning({ name, layout, plan, keys, sizeBytes }: Pruning, force: boolean, nowMs: number): void {
   const rows = plan.snapshots.map(({ file, timestampMs, keptFor }) => [

@@ -1,11 +1,11 @@
 /** `walsync doctor`: checks this host, databases and a destination, and says what to do. */
 import { defineWalsyncCommand } from "../cli/command.ts";
 import type { CheckResult } from "../doctor/check.ts";
+import { DESTINATION_FLAGS, destinationSettings } from "../engine/destination.ts";
+import { STATE_FLAGS } from "../engine/watch-settings.ts";
 import { WalsyncError } from "../errors.ts";
 import { print, printJson, table } from "../log.ts";
-import { DESTINATION_FLAGS, destinationSettings } from "./destination.ts";
 import { DOCTOR_RESULT } from "./results.ts";
-import { STATE_FLAGS } from "./watch-settings.ts";
 
 const { bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;
 
@@ -27,7 +27,7 @@ export default defineWalsyncCommand({
   result: DOCTOR_RESULT,
   async run({ flags, positionals, config, flagsWith, env, signal }) {
     const { examine } = await import("../doctor/doctor.ts");
-    const { namedSelections, requireDatabases } = await import("./watch-databases.ts");
+    const { namedSelections, requireDatabases } = await import("../engine/watch-databases.ts");
     const { stateFolderOf } = await import("../replication/local-state.ts");
     const selections = namedSelections(positionals.databases, config);
     const databases = requireDatabases(selections, config, () => null, "refused").map(({ path, layer }) => ({

@@ -1,8 +1,8 @@
 /** What a month of watching costs in requests: for two rhythms that anybody can picture, and for what a running watch measures. */
 import { resolve } from "node:path";
 import { runningWatches, type WatchReport } from "../control.ts";
+import { replicationPolicyOf, type WatchSettings } from "../engine/watch-settings.ts";
 import { WalsyncError } from "../errors.ts";
-import { replicationPolicyOf, type WatchSettings } from "./watch-settings.ts";
 
 export interface MonthlyCost {
   /** Databases that it is about. */

@@ -3,6 +3,8 @@ import { statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { camelCase } from "../config.ts";
 import { configSchema } from "../config-reference.ts";
+import type { WatchedDatabase } from "../engine/watch-databases.ts";
+import { carePolicyOf, WATCH_FLAGS, type WatchSettings } from "../engine/watch-settings.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
 import { hostOf } from "../replication/webhook.ts";
 import { readFileHeader } from "../sqlite/file-header.ts";
@@ -10,8 +12,6 @@ import { type CostEstimates, estimateCosts, type MonthlyCost } from "./explain-c
 import { explainResult } from "./results.ts";
 import { alertPolicyOf } from "./watch-alerts.ts";
 import { parseCommand } from "./watch-child.ts";
-import type { WatchedDatabase } from "./watch-databases.ts";
-import { carePolicyOf, WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
 
 const { bucket, ...SHOWN_SETTINGS } = WATCH_FLAGS;
 
@@ -40,7 +40,7 @@ export default defineWalsyncCommand({
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
       return;
     }
-    const { namedSelections, requireDatabases } = await import("./watch-databases.ts");
+    const { namedSelections, requireDatabases } = await import("../engine/watch-databases.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
     carePolicyOf(settings);

@@ -4,13 +4,13 @@ import { basename, dirname, join } from "node:path";
 import { resolveSettings } from "../config.ts";
 import { parseConfig } from "../config-file.ts";
 import { asDiskError, writeFileDurably } from "../durable.ts";
+import { WATCH_FLAGS } from "../engine/watch-settings.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import { print, printJson, printNote } from "../log.ts";
 import { sqliteFilesBelow } from "../migrate/found-files.ts";
 import { parseLitestreamConfig } from "../migrate/litestream-config.ts";
 import { type MigratedFile, planMigration } from "../migrate/plan.ts";
 import { commandOf, formatToml } from "../migrate/toml.ts";
-import { WATCH_FLAGS } from "./watch-settings.ts";
 
 export interface MigrateConfigOptions {
   /** Of litestream.yml. */

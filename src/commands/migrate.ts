@@ -1,7 +1,7 @@
 /** `walsync migrate`: from Litestream's configuration to walsync's, and from one layout of files to the other. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { WalsyncError } from "../errors.ts";
-import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 import { MIGRATE_RESULT } from "./results.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;

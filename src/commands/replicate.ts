@@ -8,12 +8,12 @@ import { requireListedName, UNNAMED } from "../destination/layout.ts";
 import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
+import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { WalsyncError } from "../errors.ts";
 import { isToldOf, logEvent, print, printJson, progress } from "../log.ts";
 import { measureProcess } from "../process-metrics.ts";
 import type { FollowStep } from "../restore/follow.ts";
 import { failures as failedSteps, measureReplica, steps } from "../restore/metrics.ts";
-import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 import { REPLICATE_RESULT } from "./results.ts";
 
 const { bucket: _bucket, ...PLACE_FLAGS } = DESTINATION_FLAGS;

@@ -1,10 +1,9 @@
 /** `walsync restore`: a database from its files, as it was at any moment. */
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { requireListedName } from "../destination/layout.ts";
-import { WalsyncError } from "../errors.ts";
+import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
-import type { RestoreTarget } from "../restore/restore.ts";
-import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
+import { parsePointInTime } from "../restore/restore-target.ts";
 import { RESTORE_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
@@ -34,7 +33,7 @@ export default defineWalsyncCommand({
   ],
   result: RESTORE_RESULT,
   async run({ flags, positionals, env, signal }) {
-    const target = parsePointInTime(flags.pointInTime);
+    const target = parsePointInTime(flags.pointInTime, "--point-in-time");
     requireListedName(positionals.name);
     const destination = await destinationOf(flags, env, signal);
     const { restoreDatabase } = await import("../restore/restore.ts");
@@ -69,19 +68,3 @@ export default defineWalsyncCommand({
     }
   },
 });
-
-/** "txid:41", or a time: "2026-05-01", "2026-05-01T12:00Z", "2026-05-01 12:00:00.5+02:00". */
-export function parsePointInTime(text: string | undefined): RestoreTarget {
-  if (text === undefined) return { kind: "newest" };
-  const txid = /^txid:([1-9]\d{0,19})$/.exec(text)?.[1];
-  if (txid !== undefined) return { kind: "txid", txid: BigInt(txid) };
-  const match = /^(\d{4}-\d\d-\d\d)(?:[T ](\d\d:\d\d(?::\d\d(?:\.\d{1,9})?)?)(Z|[+-]\d\d:?\d\d)?)?$/i.exec(text.trim());
-  const atMs = match === null ? Number.NaN : Date.parse(`${match[1]}T${match[2] ?? "00:00"}${match[3] ?? "Z"}`);
-  // 30 February would be read as a day in March.
-  const isDay = match !== null && new Date(`${match[1]}T00:00Z`).toJSON()?.startsWith(match[1]!) === true;
-  if (isDay && Number.isFinite(atMs)) return { kind: "time", atMs };
-  throw new WalsyncError(
-    "E_USAGE",
-    `--point-in-time: expected a time like 2026-05-01T12:00:00Z or txid:N, found ${JSON.stringify(text)}`,
-  );
-}

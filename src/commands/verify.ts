@@ -1,13 +1,13 @@
 /** `walsync verify`: proves that what is at a destination can be restored. */
-import { readChains } from "../chain/chain.ts";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import type { Destination } from "../destination/destination.ts";
 import { requireListedName } from "../destination/layout.ts";
+import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { namesAt } from "../engine/list.ts";
+import { isProven, proveDatabase } from "../engine/verify.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, print, printJson, progress } from "../log.ts";
-import type { Finding } from "../upkeep/findings.ts";
 import type { VerifyReport } from "../upkeep/verify.ts";
-import { DESTINATION_FLAGS, destinationOf } from "./destination.ts";
 import { VERIFY_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({
@@ -34,8 +34,7 @@ export default defineWalsyncCommand({
     if (name !== undefined) requireListedName(name);
     const destination = await destinationOf(flags, env, signal);
     try {
-      const names =
-        name === undefined ? (await readChains(destination, "", undefined, signal)).map((chain) => chain.name) : [name];
+      const names = await namesAt(destination, name, signal);
       const reports: VerifyReport[] = [];
       for (const each of names) {
         const report = await verifyOne(destination, each, flags, signal);
@@ -44,7 +43,7 @@ export default defineWalsyncCommand({
       }
       if (flags.json) printJson({ databases: reports.map(toJson) });
       else if (names.length === 0) print(`${destination.url}: no databases`);
-      const faults = reports.filter((report) => !isOk(report));
+      const faults = reports.filter((report) => !isProven(report));
       if (faults.length > 0) throw notOk(faults);
     } finally {
       destination.close();
@@ -58,36 +57,21 @@ async function verifyOne(
   { quick, fix }: { quick: boolean; fix: boolean },
   signal: AbortSignal,
 ): Promise<VerifyReport> {
-  const { verifyDatabase } = await import("../upkeep/verify.ts");
   let shown: ReturnType<typeof progress> | undefined;
   const onProgress = (done: number, total: number): void => {
     shown ??= progress(`verify ${name}`, total);
     shown.update(done);
   };
-  let report: VerifyReport;
   try {
-    report = await verifyDatabase(destination, name, { quick, signal, ...(quick ? {} : { onProgress }) });
+    return await proveDatabase(destination, name, { quick, fix, signal, ...(quick ? {} : { onProgress }) });
   } finally {
     shown?.end();
   }
-  if (!fix || !report.findings.some(isOrphan)) return report;
-  const { removeOrphans } = await import("../upkeep/manifest-check.ts");
-  const removed = new Set(await removeOrphans(destination, name, signal));
-  const findings = report.findings.map(
-    (finding): Finding =>
-      isOrphan(finding) && removed.has(finding.key)
-        ? { ...finding, severity: "note", message: "was listed in the manifest, and not there: the entry is removed" }
-        : finding,
-  );
-  return { ...report, findings };
 }
-
-const isOrphan = ({ code }: Finding): boolean => code === "manifest-orphan";
-const isOk = ({ findings }: VerifyReport): boolean => findings.every(({ severity }) => severity !== "error");
 
 function toJson(report: VerifyReport) {
   const { name, layout, files, bytes, points, proven, findings } = report;
-  return { name, layout, ok: isOk(report), files, bytes, points, proven, findings };
+  return { name, layout, ok: isProven(report), files, bytes, points, proven, findings };
 }
 
 function printReport(report: VerifyReport, quick: boolean): void {
@@ -97,7 +81,7 @@ function printReport(report: VerifyReport, quick: boolean): void {
   const proof = quick
     ? `${points} restore points, their contents not read`
     : `${proven} of ${points} restore points proven`;
-  print(`${name}: ${isOk(report) ? "ok" : "NOT ok"}, ${extent}, ${proof}`);
+  print(`${name}: ${isProven(report) ? "ok" : "NOT ok"}, ${extent}, ${proof}`);
 }
 
 function notOk(reports: readonly VerifyReport[]): WalsyncError {

@@ -1,15 +1,16 @@
-/** The alerts of a watch: from its settings to somebody who looks at its databases and posts what is wrong. */
+/** The alerts of a watch: from its settings to somebody who posts what is wrong. */
 import { hostname } from "node:os";
 import { VERSION } from "../cli/version.ts";
+import type { WatchSettings } from "../engine/watch-settings.ts";
 import { WalsyncError } from "../errors.ts";
 import { keepSecret } from "../log.ts";
-import { ALERT_EVENTS, type Alert, type AlertEvent, AlertMonitor } from "../replication/alerts.ts";
-import type { Replicator } from "../replication/replicator.ts";
+import { ALERT_EVENTS, type Alert, type AlertEvent } from "../replication/alerts.ts";
 import { measureWebhook, parseWebhookUrl, Webhook } from "../replication/webhook.ts";
-import type { WatchSettings } from "./watch-settings.ts";
 
-export interface Alerts extends Pick<AlertMonitor, "start" | "damaged"> {
-  /** Looks once more, and delivers what waits, for at most `timeoutMs`. Never throws. */
+export interface Alerts {
+  /** Posts it, if somebody is to be told of such an event. Does not wait. */
+  send(alert: Alert, destination: string): void;
+  /** Delivers what waits, for at most `timeoutMs`. Never throws. */
   stop(timeoutMs: number): Promise<void>;
 }
 
@@ -31,30 +32,17 @@ export interface AlertBody {
 }
 
 /** Null if nobody is to be told. Throws E_USAGE for a URL or an event that is none. */
-export function openAlerts(
-  settings: WatchSettings,
-  destination: string,
-  databases: () => Iterable<Replicator>,
-): Alerts | null {
+export function openAlerts(settings: WatchSettings): Alerts | null {
   const policy = alertPolicyOf(settings);
   if (policy === null) return null;
   const { url, authorization, events } = policy;
   const webhook = new Webhook({ url, authorization, userAgent: `walsync/${VERSION}` });
   measureWebhook(() => webhook.waiting);
-  const monitor = new AlertMonitor({
-    databases,
-    maxLagMs: settings.maxLag,
-    send: (alert) => {
+  return {
+    send: (alert, destination) => {
       if (events.has(alert.event)) webhook.send(bodyOf(alert, destination));
     },
-  });
-  return {
-    start: () => monitor.start(),
-    damaged: (database, kind, error) => monitor.damaged(database, kind, error),
-    stop: async (timeoutMs) => {
-      monitor.stop();
-      await webhook.stop(AbortSignal.timeout(timeoutMs));
-    },
+    stop: (timeoutMs) => webhook.stop(AbortSignal.timeout(timeoutMs)),
   };
 }
 

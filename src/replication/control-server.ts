@@ -4,7 +4,6 @@ import { join } from "node:path";
 import { type DatabaseReport, requireOwnFolder, type WatchReport } from "../control.ts";
 import { asDiskError, makePrivateFolder } from "../durable.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
-import { filesShipped } from "./metrics.ts";
 import type { Replicator } from "./replicator.ts";
 
 export interface ControlServer {
@@ -96,7 +95,7 @@ function describe(replicator: Replicator): DatabaseReport {
     outbox_bytes: status?.waitingBytes ?? 0,
     wal_bytes: status?.walBytes ?? 0,
     shipped_at: replicator.shippedAtMs === null ? null : new Date(replicator.shippedAtMs).toISOString(),
-    shipped_increments: filesShipped.valueOf({ database: name, kind: "increment" }),
+    shipped_increments: replicator.shippedIncrements,
     error: trouble,
   };
 }

@@ -1,6 +1,7 @@
-/** What happens to one database, told: each event is a line of the log, and counted. */
+/** What happens to one database, told: each event is a line of the log, and counted; whoever wants to know hears of it. */
 import { monotonicMs } from "../clock.ts";
 import { type LogFields, type LogLevel, logEvent } from "../log.ts";
+import type { Txid } from "../ltx/txid.ts";
 import type { Checkpoint, Tended } from "./capture.ts";
 import {
   bytesShipped,
@@ -18,23 +19,44 @@ import type { ResyncReason } from "./plan.ts";
 import type { LiveScanOutcome } from "./scans.ts";
 import type { Shipped } from "./shipper.ts";
 
+/** What somebody may want to know of one database while it is replicated. Sizes in bytes. */
+export type DatabaseEvent =
+  /** First contact is made: from now on what is captured is shipped. */
+  | { kind: "replicating"; txid: Txid }
+  /** On the local disk for good. `commits`: transactions of SQLite in it. */
+  | { kind: "captured"; txid: Txid; commits: number; sizeBytes: number }
+  /** The destination acknowledged a file. */
+  | { kind: "shipped"; file: "snapshot" | "increment"; txid: Txid; key: string; sizeBytes: number; latencyMs: number }
+  /** After a doubt, all pages are compared with what was captured. */
+  | { kind: "comparing"; reason: ResyncReason };
+export type DatabaseListener = (event: DatabaseEvent) => void;
+
 export class Journal {
   readonly #database: string;
+  readonly #listener: DatabaseListener | undefined;
   #readerToldMs = Number.NEGATIVE_INFINITY;
 
-  constructor(name: string) {
+  constructor(name: string, listener: DatabaseListener | undefined) {
     this.#database = name;
+    this.#listener = listener;
   }
 
   tell(level: LogLevel, event: string, fields: LogFields = {}): void {
     logEvent(level, event, { database: this.#database, ...fields });
   }
 
+  replicating(path: string, txid: Txid): void {
+    this.tell("info", "replicating", { path, txid });
+    this.#listener?.({ kind: "replicating", txid });
+  }
+
   /** What one look at the database did. */
   tended({ captured, checkpoints: taken }: Tended): void {
     for (const { file, commits } of captured) {
       commitsCaptured.add({ database: this.#database }, commits);
-      this.tell("debug", "captured", { txid: file.maxTxid, commits, sizeBytes: file.sizeBytes });
+      const captured = { txid: file.maxTxid, commits, sizeBytes: file.sizeBytes };
+      this.tell("debug", "captured", captured);
+      this.#listener?.({ kind: "captured", ...captured });
     }
     for (const checkpoint of taken) this.checkpointed(checkpoint);
   }
@@ -42,10 +64,10 @@ export class Journal {
   shipped({ file, key }: Shipped): void {
     const { maxTxid, sizeBytes } = file;
     const isSnapshot = file.minTxid === 1n;
+    const latencyMs = Math.max(0, Date.now() - file.stagedAtMs);
     if (!isSnapshot) {
-      const durationMs = Math.max(0, Date.now() - file.stagedAtMs);
-      syncs.observe({ database: this.#database }, durationMs);
-      syncLatencies.observe({}, durationMs);
+      syncs.observe({ database: this.#database }, latencyMs);
+      syncLatencies.observe({}, latencyMs);
     }
     filesShipped.add({ database: this.#database, kind: isSnapshot ? "snapshot" : "increment" });
     bytesShipped.add({ database: this.#database }, sizeBytes);
@@ -54,11 +76,14 @@ export class Journal {
       key,
       sizeBytes,
     });
+    const kind = isSnapshot ? "snapshot" : "increment";
+    this.#listener?.({ kind: "shipped", file: kind, txid: maxTxid, key, sizeBytes, latencyMs });
   }
 
   resyncBegins(reason: ResyncReason): void {
     resyncs.add({ database: this.#database, reason });
     this.tell("warn", "comparing the whole database", { reason });
+    this.#listener?.({ kind: "comparing", reason });
   }
 
   /** `file` is null if nothing differed. */

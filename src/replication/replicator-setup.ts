@@ -5,6 +5,7 @@ import type { Gate } from "../destination/limit.ts";
 import type { ReplicationPolicy } from "./capture.ts";
 import type { Patience } from "./delivery.ts";
 import type { DamageListener } from "./faults.ts";
+import type { DatabaseListener } from "./journal.ts";
 import type { UploadProgress } from "./shipper.ts";
 
 export interface ReplicatorSetup {
@@ -29,8 +30,8 @@ export interface ReplicatorSetup {
   scans: Gate;
   onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   onUploadProgress?: UploadProgress | undefined;
-  /** Told when a snapshot was shipped: reading and sending a whole database leaves garbage behind. */
-  onSnapshotShipped?: (() => void) | undefined;
+  /** Told what happens. Must not throw. */
+  onEvent?: DatabaseListener | undefined;
   /** Told when something is found damaged. walsync goes on, and makes the chain whole by itself. */
   onDamage?: DamageListener | undefined;
 }

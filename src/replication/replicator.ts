@@ -39,6 +39,8 @@ export class Replicator {
   onShipped: (shipped: ShippedFile) => void = () => {};
   /** When the destination last acknowledged a file, in ms of the host's clock; null if not since the start. */
   shippedAtMs: number | null = null;
+  /** Increments that it acknowledged since the start. */
+  shippedIncrements = 0;
   /** When it last did, or told where the chain ends. */
   confirmedAtMs: number | null = null;
   #setup: ReplicatorSetup;
@@ -60,7 +62,7 @@ export class Replicator {
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
     this.#faults = new FaultLog(setup.name, setup.path, setup.onDamage);
-    this.#journal = new Journal(setup.name);
+    this.#journal = new Journal(setup.name, setup.onEvent);
     this.#scans = new ScanRunner(setup, {
       isLive: () => this.#phase.kind === "live",
       captureRest: (open) => void this.#tickLive(open, monotonicMs(), true),
@@ -355,7 +357,7 @@ export class Replicator {
     this.confirmedAtMs = this.shippedAtMs;
     this.#journal.shipped(shipped);
     this.onShipped(shipped);
-    if (shipped.file.minTxid === 1n) this.#setup.onSnapshotShipped?.();
+    if (shipped.file.minTxid !== 1n) this.shippedIncrements++;
     // There may be room in the outbox again.
     this.onWake();
   }
@@ -377,7 +379,7 @@ export class Replicator {
       this.onWake();
     }
     if (open.isConnected) return;
-    this.#journal.tell("info", "replicating", { path: this.path, txid: state.position!.captured.txid });
+    this.#journal.replicating(this.path, state.position!.captured.txid);
     open.markConnected();
   }
 

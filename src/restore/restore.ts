@@ -16,9 +16,9 @@ import { errnoOf, messageOf, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";
+import type { RestoreTarget } from "./restore-target.ts";
 import { type Finished, TargetFile } from "./target-file.ts";
 
-export type RestoreTarget = { kind: "newest" } | { kind: "txid"; txid: Txid } | { kind: "time"; atMs: number };
 export type IntegrityCheck = "quick" | "full" | "none";
 
 export interface RestoreOptions {

@@ -9,20 +9,12 @@
  * descriptors opened here for raw reads live exactly as long as the connection, and are closed after it.
  */
 import { constants, Database } from "bun:sqlite";
-import {
-  accessSync,
-  type BigIntStats,
-  closeSync,
-  constants as fileConstants,
-  fstatSync,
-  openSync,
-  readSync,
-  statSync,
-} from "node:fs";
+import { accessSync, type BigIntStats, constants as fileConstants, fstatSync, readSync, statSync } from "node:fs";
 import { assert } from "../assert.ts";
 import { monotonicMs } from "../clock.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
 import { lockHolder } from "../libc.ts";
+import { closeDescriptors, openDescriptor } from "./descriptors.ts";
 import { asDatabaseError, isBusy } from "./faults.ts";
 import { DATABASE_HEADER_SIZE, decodeFileHeader, hasSqliteMagic, pageSizeOf, SQLITE_MAGIC } from "./file-header.ts";
 import { isAt, noteOpenFiles, openFileAt } from "./open-files.ts";
@@ -81,11 +73,11 @@ export class PinnedDatabase {
       // The first read creates the -wal and -shm files if they are missing; it is also the pin.
       connection.run("BEGIN");
       connection.query("SELECT 1 FROM sqlite_schema LIMIT 1").get();
-      for (const suffix of ["-wal", "-shm"]) descriptors.push(openSync(path + suffix, "r"));
+      for (const suffix of ["-wal", "-shm"]) descriptors.push(openDescriptor(path + suffix));
       return new PinnedDatabase(path, connection, descriptors, options.heldFd);
     } catch (error) {
       connection?.close();
-      for (const fd of descriptors) closeSync(fd);
+      closeDescriptors(descriptors);
       throw error;
     }
   }
@@ -240,10 +232,8 @@ export class PinnedDatabase {
   /** As `close`, and leaves the WAL and its index whatever is in them. */
   closeFiles(): void {
     this.#connection.close();
-    closeSync(this.#shmFd);
-    closeSync(this.walFd);
-    closeSync(this.databaseFd);
-    if (this.#heldFd !== undefined) closeSync(this.#heldFd);
+    const held = this.#heldFd === undefined ? [] : [this.#heldFd];
+    closeDescriptors([this.#shmFd, this.walFd, this.databaseFd, ...held]);
     this.#forgetFiles();
   }
 
@@ -273,7 +263,7 @@ export function isSqliteFile(path: string): boolean {
   if (known !== null) return known === "database";
   let fd: number;
   try {
-    fd = openSync(path, "r");
+    fd = openDescriptor(path);
   } catch (error) {
     if (errnoOf(error) === "ENOENT") return false;
     throw error;
@@ -282,7 +272,7 @@ export function isSqliteFile(path: string): boolean {
     const magic = Buffer.alloc(SQLITE_MAGIC.length);
     return readSync(fd, magic, 0, magic.byteLength, 0) === magic.byteLength && hasSqliteMagic(magic);
   } finally {
-    closeSync(fd);
+    closeDescriptors([fd]);
   }
 }
 
@@ -361,11 +351,11 @@ function openDatabaseFile(path: string): number {
   }
   // SQLite would open a file that may not be written, and refuse the first checkpoint.
   accessSync(path, fileConstants.W_OK);
-  const fd = openSync(path, "r");
+  const fd = openDescriptor(path);
   const header = Buffer.alloc(DATABASE_HEADER_SIZE);
   const filled = readSync(fd, header, 0, DATABASE_HEADER_SIZE, 0);
   if (decodeFileHeader(header.subarray(0, filled)) !== null) return fd;
-  closeSync(fd);
+  closeDescriptors([fd]);
   if (filled === 0) {
     throw new WalsyncError("E_DATABASE", `${path}: expected a SQLite database, found an empty file`, {
       hint: "Start walsync once the application has created its tables.",

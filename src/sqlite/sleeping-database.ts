@@ -6,9 +6,10 @@
  * nobody uses it, empties it; therefore it is in use here, by the lock that says so. The last connection to close removes
  * the file, and the next one makes another: its inode tells. Spec: https://www.sqlite.org/walformat.html#wal_locks
  */
-import { closeSync, fstatSync, openSync, type Stats, statSync } from "node:fs";
+import { fstatSync, type Stats, statSync } from "node:fs";
 import { tryShareLock } from "../libc.ts";
 import { fingerprintOf, PinnedDatabase } from "./database.ts";
+import { closeDescriptors, openDescriptor } from "./descriptors.ts";
 import { isAt, noteOpenFiles } from "./open-files.ts";
 import { readWalIndexHead, sameContent, WAL_INDEX_IN_USE_BYTE, type WalIndexHead } from "./wal-index.ts";
 
@@ -104,7 +105,7 @@ export class SleepingDatabase {
   #dropIndex(): void {
     if (this.#index === null) return;
     this.#index.forget();
-    closeSync(this.#index.fd);
+    closeDescriptors([this.#index.fd]);
     this.#index = null;
   }
 }
@@ -133,12 +134,12 @@ interface KeptIndex {
 function keepIndex(path: string): KeptIndex | null {
   let fd: number;
   try {
-    fd = openSync(`${path}-shm`, "r");
+    fd = openDescriptor(`${path}-shm`);
   } catch {
     return null; // Removed already, or no descriptor is left.
   }
   if (!tryShareLock(fd, WAL_INDEX_IN_USE_BYTE)) {
-    closeSync(fd);
+    closeDescriptors([fd]);
     return null;
   }
   const file = fstatSync(fd);

@@ -1,11 +1,11 @@
 // Goal: a litestream.yml becomes the walsync.toml that goes on with the same files at the same intervals; what it cannot say is told
 // with its line; and no secret leaves the file.
 import { describe, expect, test } from "bun:test";
-import { WATCH_FLAGS } from "../../src/commands/watch-settings.ts";
 import { resolveSettings } from "../../src/config.ts";
 import { parseConfig } from "../../src/config-file.ts";
 import { formatKey } from "../../src/destination/layout.ts";
 import { parseDestinationUrl } from "../../src/destination/open.ts";
+import { WATCH_FLAGS } from "../../src/engine/watch-settings.ts";
 import { parseLitestreamConfig } from "../../src/migrate/litestream-config.ts";
 import { type MigrationContext, planMigration } from "../../src/migrate/plan.ts";
 import { formatToml } from "../../src/migrate/toml.ts";

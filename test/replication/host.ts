@@ -11,7 +11,8 @@ import { configureLog } from "../../src/log.ts";
 import type { ReplicationPolicy } from "../../src/replication/capture.ts";
 import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
-import { type RestoreTarget, restoreDatabase } from "../../src/restore/restore.ts";
+import { restoreDatabase } from "../../src/restore/restore.ts";
+import type { RestoreTarget } from "../../src/restore/restore-target.ts";
 
 const POLICY: ReplicationPolicy = {
   syncIntervalMs: 0,

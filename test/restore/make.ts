@@ -5,7 +5,8 @@ import type { Destination } from "../../src/destination/destination.ts";
 import { openDestination } from "../../src/destination/open.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { configureLog } from "../../src/log.ts";
-import { type RestoreOptions, type RestoreTarget, restoreDatabase } from "../../src/restore/restore.ts";
+import { type RestoreOptions, restoreDatabase } from "../../src/restore/restore.ts";
+import type { RestoreTarget } from "../../src/restore/restore-target.ts";
 import { Host } from "../replication/host.ts";
 
 export interface MadeChain {

@@ -1,4 +1,4 @@
-/** The flags that say where the files are, and the destination they mean. Shared by all commands. */
+/** The settings that say where the files are, and the destination they mean. Shared by all commands and the library. */
 import type { Destination } from "../destination/destination.ts";
 import { Gate, limitConcurrency } from "../destination/limit.ts";
 import { measured } from "../destination/measure.ts";

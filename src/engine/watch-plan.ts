@@ -1,6 +1,6 @@
 /** What a watch is to do: its databases with their policies. Made at the start, and anew by each reload. */
-import type { CommandSettings } from "../cli/command.ts";
-import { camelCase } from "../config.ts";
+import { camelCase, type SettingLayer } from "../config.ts";
+import type { ConfigFile } from "../config-file.ts";
 import { FIXED_SETTINGS } from "../config-keys.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { FleetDatabase } from "../replication/fleet-plan.ts";
@@ -14,22 +14,30 @@ import {
   selectionsOf,
   type WatchedDatabase,
 } from "./watch-databases.ts";
-import { carePolicyOf, replicationPolicyOf, type WATCH_FLAGS, type WatchSettings } from "./watch-settings.ts";
+import { carePolicyOf, replicationPolicyOf, type WatchSettings } from "./watch-settings.ts";
 
 export interface PlannedDatabase extends FleetDatabase {
   settings: { replication: ReplicationPolicy; care: CarePolicy; mayVanish: boolean };
 }
 
-type Settings = CommandSettings<typeof WATCH_FLAGS>;
+/** What a watch was told, and by whom databases may be told apart. */
+export interface PlanSettings {
+  flags: WatchSettings;
+  /** walsync.toml, if there is one. Its settings are in `flags` already. */
+  config: ConfigFile | null;
+  /** `flags` as they are where `layer` beats the sections of walsync.toml. */
+  flagsWith(layer: SettingLayer): WatchSettings;
+}
+
 type KeptName = (path: string) => string | null;
 
 export class WatchPlan {
   readonly flags: WatchSettings;
-  readonly #settings: Settings;
+  readonly #settings: PlanSettings;
   readonly #selections: readonly Selection[];
 
   /** Throws E_USAGE or E_CONFIG for settings and databases that cannot be meant. */
-  constructor(arguments_: readonly string[], settings: Settings) {
+  constructor(arguments_: readonly string[], settings: PlanSettings) {
     this.flags = settings.flags;
     this.#settings = settings;
     carePolicyOf(settings.flags);

@@ -1,0 +1,155 @@
+/** What the library answers. Txids are bigint, times are Date, sizes are in bytes. */
+import type { ListedDatabase as Listed } from "../engine/list.ts";
+import type { Replicator } from "../replication/replicator.ts";
+import type { Pruning } from "../upkeep/prune.ts";
+import type { VerifyReport } from "../upkeep/verify.ts";
+
+/** A database at a destination. */
+export interface ListedDatabase {
+  name: string;
+  layout: "walsync" | "litestream";
+  /** Newest restore point. */
+  txid: bigint;
+  /** Files with a whole database, and files with what changed. */
+  snapshots: number;
+  increments: number;
+  /** Size of all files. */
+  bytes: number;
+  /** First and last restore point; `oldest` is null if there is no snapshot. */
+  oldest: Date | null;
+  newest: Date;
+}
+
+export interface Snapshot {
+  name: string;
+  /** Transaction that the snapshot is of: a restore point at the destination. */
+  txid: bigint;
+}
+
+export interface Restored {
+  name: string;
+  /** The file that was written; absolute. */
+  path: string;
+  /** The state that it holds, and when that was captured. */
+  txid: bigint;
+  time: Date;
+  /** Files that it was put together from, and how many bytes were fetched for that. */
+  files: number;
+  fetchedBytes: number;
+  /** Size of the database. */
+  sizeBytes: number;
+}
+
+/** Something about the files of a database that is not as it should be. */
+export interface Finding {
+  /** The file at the destination, or the name if it is about all of them. */
+  key: string;
+  /** Stable, such as "chain-gap". */
+  code: string;
+  /** For people. */
+  message: string;
+  /** "error": a restore point cannot be restored, or an index is wrong. */
+  severity: "error" | "warning" | "note";
+}
+
+export interface Verification {
+  name: string;
+  layout: "walsync" | "litestream";
+  /** No finding is an error. */
+  ok: boolean;
+  /** Files that were looked at, and their size. */
+  files: number;
+  bytes: number;
+  /** Restore points, and those of them whose state was proven; 0 if it was quick. */
+  points: number;
+  proven: number;
+  findings: Finding[];
+}
+
+export interface Compaction {
+  name: string;
+  /** False: nothing was deleted, and the rest says what would be. */
+  deleted: boolean;
+  /** Newest first. `reason`: what it is kept for; null if it is not. */
+  snapshots: { txid: bigint; time: Date; sizeBytes: number; reason: string | null }[];
+  /** Files. */
+  keptIncrements: number;
+  deletedFiles: number;
+  /** Their size. */
+  deletedBytes: number;
+}
+
+/** A database that is watched. */
+export interface DatabaseStatus {
+  name: string;
+  path: string;
+  /**
+   * "live": is captured. "scanning": is read whole. "waiting": for the destination, or for its file. "failed" and "fenced": see
+   * `error`. "vanished": the file is gone, and the rest is shipped. "closed": the watcher has stopped.
+   */
+  state: "live" | "scanning" | "waiting" | "failed" | "vanished" | "fenced" | "closed";
+  /** Newest transaction that is captured, and newest that the destination acknowledged; 0n before the first. */
+  txid: bigint;
+  shippedTxid: bigint;
+  /** Age of the oldest transaction that is captured and not acknowledged; 0 if there is none. */
+  lagMs: number;
+  /** Files that wait for the destination, and their size. */
+  waitingFiles: number;
+  waitingBytes: number;
+  /** Size of the -wal file. */
+  walBytes: number;
+  /** When the destination last acknowledged a file; null if not since the start. */
+  shippedAt: Date | null;
+  /** What keeps it from being replicated; null if nothing does. */
+  error: string | null;
+}
+
+export interface WatcherStatus {
+  /** URL. */
+  destination: string;
+  databases: DatabaseStatus[];
+  /** One line for each database that should be among them, and cannot. */
+  refused: string[];
+}
+
+export function listedOf({ oldestMs, newestMs, ...listed }: Listed): ListedDatabase {
+  return { ...listed, oldest: oldestMs === null ? null : new Date(oldestMs), newest: new Date(newestMs) };
+}
+
+export function verificationOf(report: VerifyReport, ok: boolean): Verification {
+  const { name, layout, files, bytes, points, proven, findings } = report;
+  return { name, layout, ok, files, bytes, points, proven, findings };
+}
+
+export function compactionOf({ name, plan, keys, sizeBytes }: Pruning, deleted: boolean): Compaction {
+  return {
+    name,
+    deleted,
+    snapshots: plan.snapshots.map(({ file, timestampMs, keptFor }) => ({
+      txid: file.maxTxid,
+      time: new Date(timestampMs),
+      sizeBytes: file.sizeBytes,
+      reason: keptFor,
+    })),
+    keptIncrements: plan.keptIncrements.length,
+    deletedFiles: keys.length,
+    deletedBytes: sizeBytes,
+  };
+}
+
+export function statusOf(replicator: Replicator): DatabaseStatus {
+  const { name, path, state, position, status, waitingFiles, shippedAtMs, trouble } = replicator;
+  return {
+    name,
+    path,
+    state,
+    txid: position?.captured.txid ?? 0n,
+    shippedTxid: position?.shippedTxid ?? 0n,
+    lagMs: status?.lagMs ?? 0,
+    waitingFiles,
+    waitingBytes: status?.waitingBytes ?? 0,
+    walBytes: status?.walBytes ?? 0,
+    shippedAt: shippedAtMs === null ? null : new Date(shippedAtMs),
+    error: trouble,
+  };
+}

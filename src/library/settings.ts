@@ -1,0 +1,117 @@
+/** From the library's options to the settings of the engine: one table, and one set of defaults, for both. */
+import { camelCase, envLayer, resolveSettings, type SettingDef, type SettingLayer } from "../config.ts";
+import { WATCH_FLAGS, type WatchSettings } from "../engine/watch-settings.ts";
+import { WalsyncError } from "../errors.ts";
+import { nearest } from "../suggest.ts";
+
+/** Settings of the command `watch` that are about a process of its own. */
+export const COMMAND_SETTINGS: ReadonlySet<string> = new Set([
+  "exec",
+  "metrics-port",
+  "metrics-listen",
+  "no-metrics",
+  "webhook-url",
+  "webhook-authorization",
+  "webhook-events",
+]);
+
+type Given = Readonly<Record<string, unknown>>;
+
+/**
+ * Settings for `url` from objects of options, of which later ones win. Throws E_USAGE for what no option is called, and for a value
+ * that an option cannot have. Reads `env` as the command line does.
+ */
+export function settingsOf(
+  url: string,
+  options: readonly Given[],
+  env: Readonly<Record<string, string | undefined>>,
+): WatchSettings {
+  const given = Object.assign({}, ...options.map(defined)) as Given;
+  const { retention, ...flat } = given;
+  // Nothing sleeps: in the application's process the lock that a sleeping database depends on would go with the last connection
+  // of the application's own.
+  const all: Given = { ...flat, ...retentionOf(retention), bucket: url, maxPinned: Number.MAX_SAFE_INTEGER };
+  requireKnown(all);
+  return resolveSettings(WATCH_FLAGS, [layerOf(all), envLayer(env)]).values;
+}
+
+/** What the option for a setting is called. */
+export function optionName(name: string, { type }: Pick<SettingDef, "type">): string {
+  const units: Partial<Record<SettingDef["type"], string>> = { duration: "Ms", durations: "Ms", size: "Bytes" };
+  return `${camelCase(name)}${units[type] ?? ""}`;
+}
+
+// --- internal ---
+
+const OPTION_NAMES = new Map(
+  Object.entries(WATCH_FLAGS as Record<string, SettingDef>)
+    .filter(([name]) => !COMMAND_SETTINGS.has(name))
+    .map(([name, def]) => [optionName(name, def), { name, def }]),
+);
+const RETENTION_PREFIX = "retain-";
+
+function layerOf(given: Given): SettingLayer {
+  return {
+    origin: "flag",
+    code: "E_USAGE",
+    text: (name, def) => {
+      const option = optionName(name, def);
+      return Object.hasOwn(given, option) ? textOf(option, def, given[option]) : undefined;
+    },
+    label: (name, def) => shownName(name, optionName(name, def)),
+  };
+}
+
+/** As a user would write it on the command line, so that it is checked in one place. */
+function textOf(option: string, def: SettingDef, value: unknown): string {
+  const wanted = TYPES[def.type];
+  const isOfType = def.type === "durations" ? Array.isArray(value) : typeof value === wanted;
+  if (!isOfType) {
+    const name = shownName(OPTION_NAMES.get(option)!.name, option);
+    throw new WalsyncError("E_USAGE", `${name}: expected ${wanted}, found ${JSON.stringify(value)}`);
+  }
+  if (def.type === "duration") return `${value}ms`;
+  if (def.type !== "durations") return String(value);
+  return (value as unknown[]).length === 0 ? "none" : (value as unknown[]).map((ms) => `${ms}ms`).join(",");
+}
+
+const TYPES: Record<SettingDef["type"], string> = {
+  string: "string",
+  boolean: "boolean",
+  integer: "number",
+  duration: "number",
+  durations: "array of numbers",
+  size: "number",
+  choice: "string",
+};
+
+/** { hourly } -> { retainHourly } */
+function retentionOf(retention: unknown): Given {
+  return Object.fromEntries(
+    Object.entries(defined((retention ?? {}) as Given)).map(([key, value]) => [
+      camelCase(RETENTION_PREFIX) + key.charAt(0).toUpperCase() + key.slice(1),
+      value,
+    ]),
+  );
+}
+
+function shownName(name: string, option: string): string {
+  if (!name.startsWith(RETENTION_PREFIX)) return option;
+  const key = option.slice(camelCase(RETENTION_PREFIX).length);
+  return `retention.${key.charAt(0).toLowerCase()}${key.slice(1)}`;
+}
+
+/** A mistyped option must not be dropped: the default would quietly do something else. */
+function requireKnown(given: Given): void {
+  const unknown = Object.keys(given).find((option) => !OPTION_NAMES.has(option));
+  if (unknown === undefined) return;
+  const near = nearest(unknown, [...OPTION_NAMES.keys()]);
+  throw new WalsyncError("E_USAGE", `${unknown}: no such option`, {
+    hint: near === undefined ? "The options are in docs/LIBRARY.md." : `Did you mean ${near}?`,
+  });
+}
+
+/** An option that is undefined was not given. */
+function defined(options: Given): Given {
+  return Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+}
