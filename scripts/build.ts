@@ -53,15 +53,8 @@ export function compile({ entry, outfile, jitPolicy }: CompileOptions = {}): num
   return build.exitCode;
 }
 
-if (import.meta.main) {
-  const [, , outfile, jitPolicy] = process.argv;
-  process.exit(compile({ outfile, jitPolicy: jitPolicy === undefined ? undefined : Number(jitPolicy) }));
-}
-
-// --- internal ---
-
 /** Short hash of the checked-out commit, with "-dirty" behind it if files were changed since; "unknown" outside git. */
-function currentCommit(): string {
+export function currentCommit(): string {
   try {
     const git = (...args: string[]) => Bun.spawnSync(["git", "-C", root, ...args], { stderr: "ignore" });
     const commit = git("rev-parse", "--short", "HEAD");
@@ -72,4 +65,9 @@ function currentCommit(): string {
     // No git program: a source archive builds, too.
     return "unknown";
   }
+}
+
+if (import.meta.main) {
+  const [, , outfile, jitPolicy] = process.argv;
+  process.exit(compile({ outfile, jitPolicy: jitPolicy === undefined ? undefined : Number(jitPolicy) }));
 }

@@ -27,6 +27,8 @@ export interface PlanSettings {
   config: ConfigFile | null;
   /** `flags` as they are where `layer` beats the sections of walsync.toml. */
   flagsWith(layer: SettingLayer): WatchSettings;
+  /** A directory or a glob without a database is all right: the program that watches may be about to make one. */
+  mayBeEmpty?: boolean;
 }
 
 type KeptName = (path: string) => string | null;
@@ -58,7 +60,8 @@ export class WatchPlan {
    * application that may make it. `keptName` is what the database at a path was called before, or null.
    */
   require(keptName: KeptName): PlannedDatabase[] {
-    const missing = this.flags.exec === undefined ? "refused" : "awaited";
+    const mayBeEmpty = this.#settings.mayBeEmpty === true || this.flags.exec !== undefined;
+    const missing = mayBeEmpty ? "awaited" : "refused";
     const databases = requireDatabases(this.#selections, this.#settings.config, keptName, missing);
     return databases.map((one) => this.#planned(one));
   }

@@ -1,8 +1,4 @@
 /** What the library answers. Txids are bigint, times are Date, sizes are in bytes. */
-import type { ListedDatabase as Listed } from "../engine/list.ts";
-import type { Replicator } from "../replication/replicator.ts";
-import type { Pruning } from "../upkeep/prune.ts";
-import type { VerifyReport } from "../upkeep/verify.ts";
 
 /** A database at a destination. */
 export interface ListedDatabase {
@@ -110,46 +106,4 @@ export interface WatcherStatus {
   databases: DatabaseStatus[];
   /** One line for each database that should be among them, and cannot. */
   refused: string[];
-}
-
-export function listedOf({ oldestMs, newestMs, ...listed }: Listed): ListedDatabase {
-  return { ...listed, oldest: oldestMs === null ? null : new Date(oldestMs), newest: new Date(newestMs) };
-}
-
-export function verificationOf(report: VerifyReport, ok: boolean): Verification {
-  const { name, layout, files, bytes, points, proven, findings } = report;
-  return { name, layout, ok, files, bytes, points, proven, findings };
-}
-
-export function compactionOf({ name, plan, keys, sizeBytes }: Pruning, deleted: boolean): Compaction {
-  return {
-    name,
-    deleted,
-    snapshots: plan.snapshots.map(({ file, timestampMs, keptFor }) => ({
-      txid: file.maxTxid,
-      time: new Date(timestampMs),
-      sizeBytes: file.sizeBytes,
-      reason: keptFor,
-    })),
-    keptIncrements: plan.keptIncrements.length,
-    deletedFiles: keys.length,
-    deletedBytes: sizeBytes,
-  };
-}
-
-export function statusOf(replicator: Replicator): DatabaseStatus {
-  const { name, path, state, position, status, waitingFiles, shippedAtMs, trouble } = replicator;
-  return {
-    name,
-    path,
-    state,
-    txid: position?.captured.txid ?? 0n,
-    shippedTxid: position?.shippedTxid ?? 0n,
-    lagMs: status?.lagMs ?? 0,
-    waitingFiles,
-    waitingBytes: status?.waitingBytes ?? 0,
-    walBytes: status?.walBytes ?? 0,
-    shippedAt: shippedAtMs === null ? null : new Date(shippedAtMs),
-    error: trouble,
-  };
 }

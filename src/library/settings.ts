@@ -4,8 +4,10 @@ import { WATCH_FLAGS, type WatchSettings } from "../engine/watch-settings.ts";
 import { WalsyncError } from "../errors.ts";
 import { nearest } from "../suggest.ts";
 
-/** Settings of the command `watch` that are about a process of its own. */
+/** Settings of the command `watch` that are no options: they are about a process of its own, or given in another way. */
 export const COMMAND_SETTINGS: ReadonlySet<string> = new Set([
+  "bucket",
+  "max-pinned",
   "exec",
   "metrics-port",
   "metrics-listen",
@@ -28,27 +30,29 @@ export function settingsOf(
 ): WatchSettings {
   const given = Object.assign({}, ...options.map(defined)) as Given;
   const { retention, ...flat } = given;
+  const named = { ...flat, ...retentionOf(retention) };
+  requireKnown(named);
   // Nothing sleeps: in the application's process the lock that a sleeping database depends on would go with the last connection
   // of the application's own.
-  const all: Given = { ...flat, ...retentionOf(retention), bucket: url, maxPinned: Number.MAX_SAFE_INTEGER };
-  requireKnown(all);
+  const all = { ...named, bucket: url, maxPinned: Number.MAX_SAFE_INTEGER };
   return resolveSettings(WATCH_FLAGS, [layerOf(all), envLayer(env)]).values;
 }
 
-/** What the option for a setting is called. */
+/** What the option for a setting is called: "snapshotIntervalMs", "retention.hourly". */
 export function optionName(name: string, { type }: Pick<SettingDef, "type">): string {
   const units: Partial<Record<SettingDef["type"], string>> = { duration: "Ms", durations: "Ms", size: "Bytes" };
-  return `${camelCase(name)}${units[type] ?? ""}`;
+  const called = name.startsWith(RETENTION) ? `retention.${camelCase(name.slice(RETENTION.length))}` : camelCase(name);
+  return `${called}${units[type] ?? ""}`;
 }
 
 // --- internal ---
 
-const OPTION_NAMES = new Map(
+const RETENTION = "retain-";
+const OPTION_NAMES: ReadonlySet<string> = new Set(
   Object.entries(WATCH_FLAGS as Record<string, SettingDef>)
     .filter(([name]) => !COMMAND_SETTINGS.has(name))
-    .map(([name, def]) => [optionName(name, def), { name, def }]),
+    .map(([name, def]) => optionName(name, def)),
 );
-const RETENTION_PREFIX = "retain-";
 
 function layerOf(given: Given): SettingLayer {
   return {
@@ -58,7 +62,7 @@ function layerOf(given: Given): SettingLayer {
       const option = optionName(name, def);
       return Object.hasOwn(given, option) ? textOf(option, def, given[option]) : undefined;
     },
-    label: (name, def) => shownName(name, optionName(name, def)),
+    label: optionName,
   };
 }
 
@@ -67,8 +71,7 @@ function textOf(option: string, def: SettingDef, value: unknown): string {
   const wanted = TYPES[def.type];
   const isOfType = def.type === "durations" ? Array.isArray(value) : typeof value === wanted;
   if (!isOfType) {
-    const name = shownName(OPTION_NAMES.get(option)!.name, option);
-    throw new WalsyncError("E_USAGE", `${name}: expected ${wanted}, found ${JSON.stringify(value)}`);
+    throw new WalsyncError("E_USAGE", `${option}: expected ${wanted}, found ${JSON.stringify(value)}`);
   }
   if (def.type === "duration") return `${value}ms`;
   if (def.type !== "durations") return String(value);
@@ -85,27 +88,17 @@ const TYPES: Record<SettingDef["type"], string> = {
   choice: "string",
 };
 
-/** { hourly } -> { retainHourly } */
+/** { hourly } -> { "retention.hourly" } */
 function retentionOf(retention: unknown): Given {
-  return Object.fromEntries(
-    Object.entries(defined((retention ?? {}) as Given)).map(([key, value]) => [
-      camelCase(RETENTION_PREFIX) + key.charAt(0).toUpperCase() + key.slice(1),
-      value,
-    ]),
-  );
-}
-
-function shownName(name: string, option: string): string {
-  if (!name.startsWith(RETENTION_PREFIX)) return option;
-  const key = option.slice(camelCase(RETENTION_PREFIX).length);
-  return `retention.${key.charAt(0).toLowerCase()}${key.slice(1)}`;
+  const given = Object.entries(defined((retention ?? {}) as Given));
+  return Object.fromEntries(given.map(([key, value]) => [`retention.${key}`, value]));
 }
 
 /** A mistyped option must not be dropped: the default would quietly do something else. */
 function requireKnown(given: Given): void {
   const unknown = Object.keys(given).find((option) => !OPTION_NAMES.has(option));
   if (unknown === undefined) return;
-  const near = nearest(unknown, [...OPTION_NAMES.keys()]);
+  const near = nearest(unknown, [...OPTION_NAMES]);
   throw new WalsyncError("E_USAGE", `${unknown}: no such option`, {
     hint: near === undefined ? "The options are in docs/LIBRARY.md." : `Did you mean ${near}?`,
   });

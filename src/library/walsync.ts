@@ -7,7 +7,7 @@ import { compactDatabase } from "../engine/compact.ts";
 import { destinationOf, destinationSettings } from "../engine/destination.ts";
 import { listDatabases } from "../engine/list.ts";
 import { nameOf, requireOneSource, takeSnapshot } from "../engine/snapshot.ts";
-import { isProven, proveDatabase } from "../engine/verify.ts";
+import { proveDatabase } from "../engine/verify.ts";
 import { Watch } from "../engine/watch.ts";
 import { WatchPlan } from "../engine/watch-plan.ts";
 import type { WatchSettings } from "../engine/watch-settings.ts";
@@ -17,6 +17,8 @@ import { keepSecret } from "../log.ts";
 import { restoreDatabase } from "../restore/restore.ts";
 import { parsePointInTime, type RestoreTarget } from "../restore/restore-target.ts";
 import { shareProcess } from "../sqlite/descriptors.ts";
+import { compactionOf, listedOf, verificationOf } from "./answers.ts";
+import { EventQueue } from "./event-queue.ts";
 import type {
   CompactOptions,
   ListOptions,
@@ -26,18 +28,9 @@ import type {
   WalSyncOptions,
   WatchOptions,
 } from "./options.ts";
-import {
-  type Compaction,
-  compactionOf,
-  type ListedDatabase,
-  listedOf,
-  type Restored,
-  type Snapshot,
-  type Verification,
-  verificationOf,
-} from "./results.ts";
+import type { Compaction, ListedDatabase, Restored, Snapshot, Verification } from "./results.ts";
 import { settingsOf } from "./settings.ts";
-import { WatchEventQueue, Watcher } from "./watcher.ts";
+import { Watcher } from "./watcher.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
 
@@ -137,7 +130,7 @@ export class WalSync {
         signal: inner,
         onProgress: (done, total) => onProgress?.({ stage: "verify", done, total }),
       });
-      return verificationOf(report, isProven(report));
+      return verificationOf(report);
     });
   }
 
@@ -175,8 +168,9 @@ export class WalSync {
       flags: settings,
       config: null,
       flagsWith: () => settings,
+      mayBeEmpty: true,
     });
-    const events = new WatchEventQueue();
+    const events = new EventQueue();
     const watch = await Watch.open(plan, {
       env: this.#env,
       signal: signal ?? new AbortController().signal,

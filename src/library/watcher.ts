@@ -2,9 +2,12 @@
 import type { Watch, WatchEvent } from "../engine/watch.ts";
 import { DestinationError, type ErrorCode, WalsyncError } from "../errors.ts";
 import { untilAborted } from "../replication/delivery.ts";
+import { isNotYetMade } from "../replication/faults.ts";
 import type { Replicator } from "../replication/replicator.ts";
+import { statusOf } from "./answers.ts";
+import type { EventQueue } from "./event-queue.ts";
 import type { ListOptions, SnapshotOptions } from "./options.ts";
-import { type Snapshot, statusOf, type WatcherStatus } from "./results.ts";
+import type { Snapshot, WatcherStatus } from "./results.ts";
 
 /** Which database an event is about. */
 export interface DatabaseAt {
@@ -73,7 +76,7 @@ export class Watcher implements AsyncDisposable {
   #timeoutMs: number | undefined;
 
   /** @internal `events` are those that came while it was opened. */
-  constructor(watch: Watch, signal: AbortSignal | undefined, events: WatchEventQueue) {
+  constructor(watch: Watch, signal: AbortSignal | undefined, events: EventQueue) {
     this.#watch = watch;
     this.ended = this.#run(events);
     this.ended.catch(() => {});
@@ -99,13 +102,14 @@ export class Watcher implements AsyncDisposable {
   }
 
   /**
-   * Captures what is committed now, in `name` or in all databases, and resolves with the txids when the destination has acknowledged
-   * that, however long it takes. Throws E_NOT_FOUND for a name that is not watched, what keeps a database from being captured,
+   * Captures what is committed now, in `name` or in all databases that are there, and resolves with the txids when the destination
+   * has acknowledged that, however long it takes. Throws E_NOT_FOUND for a name that is not watched, what keeps a database from being captured,
    * E_FENCED, E_UNREACHABLE if the watcher stops meanwhile, and the signal's reason; the work goes on then.
    */
   async sync({ name, signal }: ListOptions & { name?: string | undefined } = {}): Promise<Snapshot[]> {
     signal?.throwIfAborted();
-    const replicators = name === undefined ? this.#watch.fleet.replicators : [this.#find(name)];
+    const all = this.#watch.fleet.replicators.filter((one) => !isAwaited(one) || !isNotYetMade(one.path));
+    const replicators = name === undefined ? all : [this.#find(name)];
     const work = replicators.map((one) => this.#shipped(one, () => one.captureNow()));
     return await abortable(Promise.all(work), signal);
   }
@@ -140,7 +144,7 @@ export class Watcher implements AsyncDisposable {
     return this.#watch.fleet.databases.find((database) => database.path === path)?.name ?? null;
   }
 
-  async #run(events: WatchEventQueue): Promise<void> {
+  async #run(events: EventQueue): Promise<void> {
     // Whoever awaited it can listen before anything happens.
     await new Promise((resolve) => setImmediate(resolve));
     events.deliver((event) => this.#tell(event));
@@ -174,7 +178,9 @@ export class Watcher implements AsyncDisposable {
   }
 
   async #shipped(replicator: Replicator, capture: () => Promise<bigint>): Promise<Snapshot> {
-    const { name } = replicator;
+    const { name, path } = replicator;
+    // Made a moment ago: it is opened as soon as its folder tells.
+    while (isAwaited(replicator) && !isNotYetMade(path) && !this.#stop.signal.aborted) await Bun.sleep(OPENING_MS);
     const txid = await capture();
     await replicator.drained();
     if ((replicator.position?.shippedTxid ?? 0n) >= txid) return { name, txid };
@@ -197,23 +203,15 @@ export class Watcher implements AsyncDisposable {
   }
 }
 
-/** Keeps events until somebody takes them. */
-export class WatchEventQueue {
-  #waiting: WatchEvent[] = [];
-  #take: ((event: WatchEvent) => void) | null = null;
-
-  push(event: WatchEvent): void {
-    if (this.#take === null) this.#waiting.push(event);
-    else this.#take(event);
-  }
-
-  deliver(take: (event: WatchEvent) => void): void {
-    this.#take = take;
-    for (const event of this.#waiting.splice(0)) take(event);
-  }
-}
-
 // --- internal ---
+
+/** Between two looks whether a database is opened. */
+const OPENING_MS = 10;
+
+/** True while its file is still to be made: that is no fault. */
+function isAwaited({ state, failure }: Replicator): boolean {
+  return state === "failed" && failure === null;
+}
 
 /** `work`, unless the signal aborts first. */
 async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

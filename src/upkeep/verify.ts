@@ -134,6 +134,7 @@ async function walkWhole(
           onPage: (pgno, _page, checksum) => state.page(pgno, checksum),
         });
         for await (const chunk of chunks) {
+          signal?.throwIfAborted();
           hasher.update(chunk);
           decoder.push(chunk);
           doneBytes += chunk.byteLength;
