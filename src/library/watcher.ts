@@ -1,7 +1,6 @@
 /** Databases that are replicated until they are let go of: what `WalSync.watch` returns. */
 import type { Watch, WatchEvent } from "../engine/watch.ts";
 import { DestinationError, type ErrorCode, WalsyncError } from "../errors.ts";
-import { untilAborted } from "../replication/delivery.ts";
 import { isNotYetMade } from "../replication/faults.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { statusOf } from "./answers.ts";
@@ -213,13 +212,19 @@ function isAwaited({ state, failure }: Replicator): boolean {
   return state === "failed" && failure === null;
 }
 
-/** `work`, unless the signal aborts first. */
+/** `work`, unless the signal aborts first. Leaves nothing at the signal, which may outlive many calls. */
 async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
   if (signal === undefined) return await work;
   work.catch(() => {}); // Perhaps nobody waits for it any more.
-  await Promise.race([work, untilAborted(signal)]);
-  signal.throwIfAborted();
-  return await work;
+  const aborted = Promise.withResolvers<never>();
+  const giveUp = () => aborted.reject(signal.reason);
+  signal.addEventListener("abort", giveUp, { once: true });
+  try {
+    if (signal.aborted) giveUp();
+    return await Promise.race([work, aborted.promise]);
+  } finally {
+    signal.removeEventListener("abort", giveUp);
+  }
 }
 
 function notShipped(name: string, txid: bigint): WalsyncError {

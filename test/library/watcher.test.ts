@@ -186,7 +186,12 @@ describe("a watcher", () => {
     const reason = new Error("enough");
     await expect(watcher.sync({ signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
     await expect(watcher.snapshot("app", { signal: AbortSignal.abort(reason) })).rejects.toBe(reason);
+    // In the middle, too, however long the work takes.
+    const controller = new AbortController();
     addRow(app);
+    const waiting = watcher.sync({ signal: controller.signal });
+    controller.abort(reason);
+    await expect(waiting).rejects.toBe(reason);
     expect(await watcher.sync()).toEqual([{ name: "app", txid: 2n }]);
   });
 
