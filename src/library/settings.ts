@@ -31,11 +31,21 @@ export function settingsOf(
   const given = Object.assign({}, ...options.map(defined)) as Given;
   const { retention, ...flat } = given;
   const named = { ...flat, ...retentionOf(retention) };
-  requireKnown(named);
+  requireKnown(named, OPTION_NAMES);
   // Nothing sleeps: in the application's process the lock that a sleeping database depends on would go with the last connection
   // of the application's own.
   const all = { ...named, bucket: url, maxPinned: Number.MAX_SAFE_INTEGER };
   return resolveSettings(WATCH_FLAGS, [layerOf(all), envLayer(env)]).values;
+}
+
+/** Throws E_USAGE for a mistyped option: dropped, it would quietly do something else. */
+export function requireKnown(given: object, known: readonly string[]): void {
+  const unknown = Object.keys(given).find((option) => !known.includes(option));
+  if (unknown === undefined) return;
+  const near = nearest(unknown, known);
+  throw new WalsyncError("E_USAGE", `${unknown}: no such option`, {
+    hint: near === undefined ? "The options are in docs/LIBRARY.md." : `Did you mean ${near}?`,
+  });
 }
 
 /** What the option for a setting is called: "snapshotIntervalMs", "retention.hourly". */
@@ -48,11 +58,9 @@ export function optionName(name: string, { type }: Pick<SettingDef, "type">): st
 // --- internal ---
 
 const RETENTION = "retain-";
-const OPTION_NAMES: ReadonlySet<string> = new Set(
-  Object.entries(WATCH_FLAGS as Record<string, SettingDef>)
-    .filter(([name]) => !COMMAND_SETTINGS.has(name))
-    .map(([name, def]) => optionName(name, def)),
-);
+const OPTION_NAMES: readonly string[] = Object.entries(WATCH_FLAGS as Record<string, SettingDef>)
+  .filter(([name]) => !COMMAND_SETTINGS.has(name))
+  .map(([name, def]) => optionName(name, def));
 
 function layerOf(given: Given): SettingLayer {
   return {
@@ -92,16 +100,6 @@ const TYPES: Record<SettingDef["type"], string> = {
 function retentionOf(retention: unknown): Given {
   const given = Object.entries(defined((retention ?? {}) as Given));
   return Object.fromEntries(given.map(([key, value]) => [`retention.${key}`, value]));
-}
-
-/** A mistyped option must not be dropped: the default would quietly do something else. */
-function requireKnown(given: Given): void {
-  const unknown = Object.keys(given).find((option) => !OPTION_NAMES.has(option));
-  if (unknown === undefined) return;
-  const near = nearest(unknown, [...OPTION_NAMES]);
-  throw new WalsyncError("E_USAGE", `${unknown}: no such option`, {
-    hint: near === undefined ? "The options are in docs/LIBRARY.md." : `Did you mean ${near}?`,
-  });
 }
 
 /** An option that is undefined was not given. */

@@ -10,8 +10,7 @@ import { nameOf, requireOneSource, takeSnapshot } from "../engine/snapshot.ts";
 import { proveDatabase } from "../engine/verify.ts";
 import { Watch } from "../engine/watch.ts";
 import { WatchPlan } from "../engine/watch-plan.ts";
-import type { WatchSettings } from "../engine/watch-settings.ts";
-import { carePolicyOf } from "../engine/watch-settings.ts";
+import { carePolicyOf, type WatchSettings } from "../engine/watch-settings.ts";
 import { WalsyncError } from "../errors.ts";
 import { keepSecret } from "../log.ts";
 import { restoreDatabase } from "../restore/restore.ts";
@@ -29,7 +28,7 @@ import type {
   WatchOptions,
 } from "./options.ts";
 import type { Compaction, ListedDatabase, Restored, Snapshot, Verification } from "./results.ts";
-import { settingsOf } from "./settings.ts";
+import { requireKnown, settingsOf } from "./settings.ts";
 import { Watcher } from "./watcher.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -62,7 +61,9 @@ export class WalSync {
   }
 
   /** Every database at the destination, by name, and from when to when each can be restored. */
-  async list({ signal }: ListOptions = {}): Promise<ListedDatabase[]> {
+  async list(options: ListOptions = {}): Promise<ListedDatabase[]> {
+    requireKnown(options, ["signal"]);
+    const { signal } = options;
     return await this.#at(signal, async (destination, inner) => {
       const listed = await listDatabases(destination, inner);
       return listed.map(listedOf);
@@ -75,6 +76,7 @@ export class WalSync {
    * (missing, not SQLite, not in WAL mode), E_LOCKED (another walsync has it), E_FENCED (another writer owns the name), E_DISK.
    */
   async snapshot(path: string, options: SnapshotOptions = {}): Promise<Snapshot> {
+    requireKnown(options, ["name", "enableWal", "signal", "onProgress"]);
     const { name, signal, onProgress, enableWal } = options;
     signal?.throwIfAborted();
     const settings = this.#settings({ enableWal });
@@ -101,6 +103,7 @@ export class WalSync {
    * there), E_NOT_FOUND (no such name, or nothing before that moment), E_CHAIN_GAP, E_LTX and E_INTEGRITY (damage), E_DISK.
    */
   async restore(name: string, out: string, options: RestoreOptions = {}): Promise<Restored> {
+    requireKnown(options, ["pointInTime", "txid", "force", "integrity", "signal", "onProgress"]);
     const { signal, onProgress, force = false, integrity = "quick" } = options;
     requireListedName(name);
     const target = targetOf(options);
@@ -121,6 +124,7 @@ export class WalSync {
    * no error. Throws E_NOT_FOUND if there is nothing of that name.
    */
   async verify(name: string, options: VerifyOptions = {}): Promise<Verification> {
+    requireKnown(options, ["quick", "fix", "signal", "onProgress"]);
     const { signal, onProgress, quick = false, fix = false } = options;
     requireListedName(name);
     return await this.#at(signal, async (destination, inner) => {
@@ -140,6 +144,7 @@ export class WalSync {
    * restored (nothing is deleted then), and E_CONFIG for `force` in Litestream's layout, which its own tool prunes.
    */
   async compact(name: string, options: CompactOptions = {}): Promise<Compaction> {
+    requireKnown(options, ["retention", "force", "signal"]);
     const { retention, force = false, signal } = options;
     requireListedName(name);
     const { retention: policy } = carePolicyOf(this.#settings({ retention }));

@@ -106,6 +106,7 @@ describe("what is refused has its code", () => {
     ["a retention that keeps nothing", "E_USAGE", () => walsync.compact("app", { retention: NOTHING })],
     ["an unknown tier", "E_USAGE", () => walsync.compact("app", { retention: { yearly: 1 } as never })],
     ["two moments at once", "E_USAGE", () => walsync.restore("app", missing, { txid: 1, pointInTime: "2026-01-01" })],
+    ["a mistyped moment", "E_USAGE", () => walsync.restore("app", missing, { pointintime: "2026-01-01" } as never)],
     ["a moment that is none", "E_USAGE", () => walsync.restore("app", missing, { pointInTime: "yesterday" })],
     ["a Date that is none", "E_USAGE", () => walsync.restore("app", missing, { pointInTime: new Date("no") })],
     ["a txid that is none", "E_USAGE", () => walsync.restore("app", missing, { txid: 1.5 })],
