@@ -6,7 +6,7 @@ import { ftruncateSync } from "node:fs";
 import { hex64, MiB } from "../bytes.ts";
 import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ChainFile } from "../chain/plan.ts";
-import { syncFile, writeFully } from "../durable.ts";
+import { syncFile } from "../durable.ts";
 import { WalsyncError } from "../errors.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import { type LtxHeader, PAGE_HEADER_SIZE } from "../ltx/format.ts";
@@ -15,6 +15,7 @@ import { lockPgno, pageCountWithoutLock, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
 import type { RestoreOutput } from "./output.ts";
 import { PageSet } from "./page-set.ts";
+import { PageWriter } from "./page-writer.ts";
 
 /** What was put together. */
 export interface Finished {
@@ -39,6 +40,7 @@ export class TargetFile {
   /** The file applied before, which is the next newer one. */
   #newer: Applied | null = null;
   #written = new PageSet(0);
+  #pages: PageWriter | null = null;
   #missingPages = 0;
   /** Smallest database size among newer files: what an older file holds behind it was cut off since. */
   #reach = 0;
@@ -58,6 +60,7 @@ export class TargetFile {
       this.#commit = commit;
       this.#reach = commit;
       this.#written = new PageSet(commit);
+      this.#pages = new PageWriter(this.#fd, pageSize);
       this.#missingPages = pageCountWithoutLock(commit, pageSize);
       ftruncateSync(this.#fd, commit * pageSize);
     }
@@ -86,7 +89,7 @@ export class TargetFile {
     if (this.#missingPages === 0 || pgno > this.#reach || this.#written.has(pgno)) return;
     this.#written.add(pgno);
     this.#missingPages--;
-    writeFully(this.#fd, page, pageOffset(pgno, this.#pageSize));
+    this.#pages!.put(pgno, page);
   }
 
   /** Checks that the newer file follows on from this one. `claimed`: 0 for what nothing tells. */
@@ -118,6 +121,7 @@ export class TargetFile {
         `${this.#name}: expected page ${pgno} in some file of the chain, found none`,
       );
     }
+    this.#pages?.flush();
     syncFile(this.#fd, this.#path);
     const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
     if (claimed.post !== 0n && found !== claimed.post) {
