@@ -3,6 +3,7 @@
  * or the scan of a whole database, touched should not stay resident.
  */
 import { readFileSync, readlinkSync } from "node:fs";
+import { MiB } from "./bytes.ts";
 import { releasePages } from "./libc.ts";
 
 /** Trims some time after it was last asked to, and not too often: what was asked for by then is trimmed in one go. */
@@ -26,6 +27,22 @@ export class MemoryTrimmer {
 }
 
 /**
+ * Collects garbage each time that so many bytes more have passed: a stream leaves each of its chunks behind, and by itself the
+ * engine lets tens of megabytes of them pile up.
+ */
+export class GarbageCollection {
+  #collectedAt = 0;
+
+  /** `passedBytes`: since the beginning of one work; less than before means that another has begun. */
+  passed(passedBytes: number): void {
+    if (passedBytes < this.#collectedAt) this.#collectedAt = 0;
+    if (passedBytes - this.#collectedAt < COLLECT_EVERY) return;
+    this.#collectedAt = passedBytes;
+    Bun.gc(true);
+  }
+}
+
+/**
  * Where this program's file is mapped without being changed, in the text of /proc/<pid>/smaps: only such pages can be had again.
  * Spec: proc_pid_smaps(5).
  */
@@ -44,6 +61,7 @@ export function unchangedMappings(smaps: string, program: string): { address: bi
 
 // --- internal ---
 
+const COLLECT_EVERY = 16 * MiB;
 /** Long enough for what follows a start or a scan to be over. */
 const TRIM_DELAY_MS = 5000;
 

@@ -3,7 +3,8 @@ import { Database } from "bun:sqlite";
 import { expect, test } from "bun:test";
 import { existsSync, mkdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import { unchangedMappings } from "../src/memory.ts";
+import { MiB } from "../src/bytes.ts";
+import { GarbageCollection, unchangedMappings } from "../src/memory.ts";
 import { compiledBinary } from "./support/binary.ts";
 import { tempDir } from "./support/temp.ts";
 
@@ -19,6 +20,23 @@ const mapping = (range: string, flags: string, file: string, { anonymous = 0, di
     "VmFlags: rd ex mr mw me",
     "",
   ].join("\n");
+
+test("garbage is collected after each 16 MiB that passed, also in the next work", async () => {
+  const garbage = new GarbageCollection();
+  const leave = () => new WeakRef(new Uint8Array(MiB));
+  const isGoneAfter = async (passedBytes: number): Promise<boolean> => {
+    const left = Array.from({ length: 8 }, leave);
+    await Bun.sleep(1); // A WeakRef keeps what it leads to for the rest of the turn.
+    garbage.passed(passedBytes);
+    return left.every((ref) => ref.deref() === undefined);
+  };
+  expect(await isGoneAfter(15 * MiB)).toBe(false);
+  expect(await isGoneAfter(16 * MiB)).toBe(true);
+  expect(await isGoneAfter(31 * MiB)).toBe(false);
+  expect(await isGoneAfter(40 * MiB)).toBe(true);
+  expect(await isGoneAfter(1 * MiB)).toBe(false);
+  expect(await isGoneAfter(17 * MiB)).toBe(true);
+});
 
 test("only unchanged pages of the program's own file can be let go of", () => {
   const smaps = [

@@ -38,6 +38,8 @@ export default defineWalsyncCommand({
     const destination = await destinationOf(flags, env, signal);
     const { restoreDatabase } = await import("../restore/restore.ts");
     const startedMs = Date.now();
+    const { GarbageCollection } = await import("../memory.ts");
+    const garbage = new GarbageCollection();
     let shown: ReturnType<typeof progress> | undefined;
     try {
       const result = await restoreDatabase(destination, positionals.name, flags.output, {
@@ -48,6 +50,7 @@ export default defineWalsyncCommand({
         onProgress: (doneBytes, totalBytes) => {
           shown ??= progress(`restore ${positionals.name}`, totalBytes);
           shown.update(doneBytes);
+          garbage.passed(doneBytes);
         },
       });
       shown?.end();

@@ -24,6 +24,8 @@ export default defineWalsyncCommand({
     const startedMs = Date.now();
     const source = requireOneSource(positionals.database);
     const destination = await destinationOf(flags, env, signal);
+    const { GarbageCollection } = await import("../memory.ts");
+    const garbage = new GarbageCollection();
     const bar = new StageBar();
     try {
       const database = nameOf(source, destination.url, flags.stateDir);
@@ -31,7 +33,10 @@ export default defineWalsyncCommand({
         ...flags,
         env,
         signal,
-        onProgress: (stage, doneBytes, totalBytes) => bar.show(`${stage} ${database.name}`, doneBytes, totalBytes),
+        onProgress: (stage, doneBytes, totalBytes) => {
+          bar.show(`${stage} ${database.name}`, doneBytes, totalBytes);
+          if (stage === "upload") garbage.passed(doneBytes);
+        },
       });
       bar.end();
       const took = formatDuration(Date.now() - startedMs);

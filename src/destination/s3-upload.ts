@@ -51,7 +51,7 @@ export class S3Uploader {
       return await this.#put(key, readSmallFile(source.path, source.sizeBytes), options);
     const file = await SourceFile.open(source.path, source.sizeBytes);
     try {
-      if (file.sizeBytes > PART_SIZE_MIN) return await this.#putInParts(key, file, options);
+      if (file.sizeBytes > PARTS_ABOVE) return await this.#putInParts(key, file, options);
       return await this.#buffers.use(file.sizeBytes, options.signal, async (buffer) => {
         await file.read(buffer, 0);
         return await this.#put(key, buffer, options);
@@ -227,17 +227,19 @@ export class S3Uploader {
   }
 }
 
-/** At least 8 MiB, whole MiB, and no more than 10,000 parts. */
+/** At least 5 MiB, whole MiB, and no more than 10,000 parts. */
 export function partSizeOf(sizeBytes: number): number {
   return Math.max(PART_SIZE_MIN, Math.ceil(sizeBytes / PARTS_MAX / MiB) * MiB);
 }
 
-/** Above this size a source is sent in parts, each at least as large (S3 allows no less than 5 MiB). */
-const PART_SIZE_MIN = 8 * MiB;
+/** Above this size a source is sent in parts. */
+const PARTS_ABOVE = 8 * MiB;
+/** S3 allows no less. Larger parts were no faster, and each in flight is in memory twice. */
+const PART_SIZE_MIN = 5 * MiB;
 /** Read at once: a way through the thread pool takes longer. */
 const SMALL_SIZE = 64 * KiB;
 const PARTS_MAX = 10_000;
-const PARTS_IN_FLIGHT = 3;
+const PARTS_IN_FLIGHT = 2;
 const PART_ATTEMPTS = 4;
 const GIVE_UP_ATTEMPTS = 5;
 const GIVE_UP_PAUSE_MS = 100;
