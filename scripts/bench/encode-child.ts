@@ -110,8 +110,8 @@ function encode(
     const pgno = pages.pgnos[i]!;
     if (pgno > commit || pgno === lockPgno(pageSize)) continue;
     const page = read(i);
-    encoder.encodePage(pgno, page);
     if (sum !== null) pageChecksum(pgno, page, sum);
+    encoder.encodePage(pgno, page, sum ?? undefined);
     bytes += pageSize;
   }
   encoder.finish(1n << 63n);

@@ -21,7 +21,8 @@ export function renderPlot(panels: readonly Panel[]): string {
   const body = panels.map((panel, i) => `<g transform="translate(${i * PANEL_WIDTH} 0)">${renderPanel(panel)}</g>`);
   return [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${HEIGHT}" width="${width}" height="${HEIGHT}" ` +
-      `font-family="Helvetica, Arial, sans-serif" font-size="13" fill="#24292f">`,
+      `font-family="Helvetica, Arial, sans-serif" font-size="13" fill="#24292f" role="img">`,
+    `<title>${panels.map(({ title }) => title).join("; ")}</title>`,
     `<rect width="${width}" height="${HEIGHT}" fill="#ffffff"/>`,
     ...body,
     "</svg>\n",
