@@ -9,6 +9,7 @@ import { type Contender, litestream, walsync } from "./contender.ts";
 import { costSituations } from "./cost.ts";
 import { writeDocs } from "./docs.ts";
 import { encodeSituations } from "./encode.ts";
+import { fairSituations } from "./fair.ts";
 import { latencySituations } from "./latency.ts";
 import { manySituations } from "./many.ts";
 import { measureSituation, type Result, type Situation } from "./measure.ts";
@@ -51,6 +52,10 @@ const BENCHES: Record<string, { about: string; situations: (stage: Stage) => Sit
     situations: restoreSituations,
   },
   many: { about: "a start with 1000 databases that are known; 10,000 with 1 % active", situations: manySituations },
+  fair: {
+    about: "how long commits wait to be captured beside the snapshot of a large database",
+    situations: fairSituations,
+  },
   encode: { about: "reading a WAL and encoding LTX, on one core", situations: encodeSituations },
   cost: { about: "S3 requests per hour, and what the options for batching save", situations: costSituations },
 };

@@ -7,7 +7,10 @@ export class RunningProgram {
   readonly #child: Bun.Subprocess<"ignore", "ignore", "pipe">;
   readonly #waiters = new Set<{ text: string; resolve: (atMs: number) => void }>();
   readonly #reading: Promise<void>;
+  readonly #listeners: ((line: string, atMs: number) => void)[] = [];
   #lastLines = "";
+  /** The beginning of a line whose end is yet to come. */
+  #lineStart = "";
 
   constructor(name: string, command: readonly string[], env: Record<string, string>) {
     this.#name = name;
@@ -36,6 +39,11 @@ export class RunningProgram {
     return new Promise((resolve) => this.#waiters.add({ text, resolve }));
   }
 
+  /** Calls `listener` with every line that it says from now on, and the time by performance.now(). */
+  eachLine(listener: (line: string, atMs: number) => void): void {
+    this.#listeners.push(listener);
+  }
+
   /** Asks it to stop, and waits. How it ends does not count: what is measured is over by then. */
   async stop(): Promise<void> {
     this.#child.kill("SIGTERM");
@@ -56,6 +64,10 @@ export class RunningProgram {
         this.#waiters.delete(waiter);
         waiter.resolve(atMs);
       }
+      if (this.#listeners.length === 0) continue;
+      const lines = (this.#lineStart + chunk).split("\n");
+      this.#lineStart = lines.pop()!;
+      for (const line of lines) for (const listener of this.#listeners) listener(line, atMs);
     }
   }
 }

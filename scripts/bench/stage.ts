@@ -24,9 +24,16 @@ export interface Scale {
   incrementHours: number;
   startCount: number;
   manyCount: number;
+  /** Databases that one of `fairMb` must not hold up, and how long they are watched without it. */
+  fairCount: number;
+  fairMb: number;
+  fairMs: number;
   costMs: number;
   encodeMb: number;
 }
+
+/** A database that is larger than memory should ever notice. */
+export const LARGE_MB = 2048;
 
 export const FULL_SCALE: Scale = {
   databaseCounts: [1, 20, 100, 1000],
@@ -39,6 +46,9 @@ export const FULL_SCALE: Scale = {
   incrementHours: 24,
   startCount: 1000,
   manyCount: 10_000,
+  fairCount: 200,
+  fairMb: LARGE_MB,
+  fairMs: 20_000,
   costMs: 120_000,
   encodeMb: 512,
 };
@@ -55,12 +65,12 @@ export const QUICK_SCALE: Scale = {
   incrementHours: 1,
   startCount: 50,
   manyCount: 200,
+  fairCount: 20,
+  fairMb: 64,
+  fairMs: 4000,
   costMs: 8000,
   encodeMb: 64,
 };
-
-/** The mark of issue and manual for a database that is larger than memory should ever notice. */
-export const LARGE_MB = 2048;
 
 export class Stage {
   readonly server: BenchServer;

@@ -1,0 +1,85 @@
+/** `fair`: how long commits of many databases wait to be captured while one large database is shipped whole. Only walsync says when. */
+import { MiB } from "../../src/bytes.ts";
+import type { Bucket } from "./bucket.ts";
+import { type Contender, DEFAULT_PACE, type Pace } from "./contender.ts";
+import { Applications, type BenchDatabase, makeDatabase, makeSmallDatabases } from "./databases.ts";
+import { type Figures, type Situation, waitUntil } from "./measure.ts";
+import { type Stage, untilReplicated } from "./stage.ts";
+import { quantile } from "./statistics.ts";
+
+export function fairSituations(stage: Stage): Situation[] {
+  const { fairCount, fairMb } = stage.scale;
+  const title = `${fairCount} databases with an insert a second each`;
+  return [
+    { title, largeMb: null },
+    { title: `${title}, beside the snapshot of one of ${fairMb} MB`, largeMb: fairMb },
+  ].map(({ title, largeMb }) => ({
+    title,
+    databases: null,
+    entrants: stage
+      .entrants((contender, folder, bucket) => measureFairness(stage, contender, folder, bucket, largeMb))
+      .filter(({ name }) => name === "walsync"),
+  }));
+}
+
+/** Commits are spread evenly over the databases and the time. */
+export async function measureFairness(
+  { scale: { fairCount, fairMs } }: Pick<Stage, "scale">,
+  contender: Contender,
+  folder: string,
+  bucket: Bucket,
+  largeMb: number | null,
+): Promise<Figures> {
+  const databases = makeSmallDatabases(folder, fairCount);
+  const large: BenchDatabase = { name: "large", path: `${folder}/large/app.db` };
+  if (largeMb !== null) makeDatabase(large.path, largeMb * MiB);
+  const applications = new Applications(databases);
+  // Scans take turns in this order: the large one is read when all others are replicated.
+  const program = contender.watch(bucket, largeMb === null ? databases : [...databases, large], PACE);
+  const waits = new Waits();
+  program.eachLine((line, atMs) => waits.captured(line, atMs));
+  try {
+    await untilReplicated(program, bucket, databases);
+    const startMs = performance.now();
+    const isOver = () => (largeMb === null ? performance.now() - startMs >= fairMs : bucket.filesOf(large.name) > 0);
+    for (let i = 0; !isOver(); i++) {
+      const { name } = databases[i % fairCount]!;
+      applications.write(i);
+      waits.committed(name, performance.now());
+      await Bun.sleep(Math.max(0, startMs + ((i + 1) * 1000) / fairCount - performance.now()));
+      program.requireRunning();
+    }
+    await waitUntil("a capture of every commit", () => waits.pending === 0, CAPTURED_WITHIN_MS);
+  } finally {
+    await program.stop();
+    applications.close();
+  }
+  return { stagedP50: quantile(waits.all, 0.5), stagedP99: quantile(waits.all, 0.99) };
+}
+
+// --- internal ---
+
+const PACE: Pace = { ...DEFAULT_PACE, intervalMs: 0, isVerbose: true };
+const CAPTURED_WITHIN_MS = 30_000;
+
+/** From each commit to the line that tells of its capture. */
+class Waits {
+  readonly all: number[] = [];
+  readonly #since = new Map<string, number>();
+
+  get pending(): number {
+    return this.#since.size;
+  }
+
+  committed(name: string, atMs: number): void {
+    if (!this.#since.has(name)) this.#since.set(name, atMs);
+  }
+
+  captured(line: string, atMs: number): void {
+    const name = / captured .*database=(\S+)/.exec(line)?.[1];
+    const sinceMs = name === undefined ? undefined : this.#since.get(name);
+    if (sinceMs === undefined) return;
+    this.all.push(Math.max(0, atMs - sinceMs));
+    this.#since.delete(name!);
+  }
+}

@@ -1,0 +1,66 @@
+// Goal: whatever happens in a directory, and however often, everybody else gets a turn: events are noted, and looked at later,
+// once.
+import { afterEach, expect, test } from "bun:test";
+import { writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { FolderEvents } from "../../src/replication/folder-events.ts";
+import type { Replicator } from "../../src/replication/replicator.ts";
+import { Watcher } from "../../src/replication/watcher.ts";
+import { nextTurn } from "../../src/turn.ts";
+import { tempDir } from "../support/temp.ts";
+
+const dir = tempDir();
+const events = new FolderEvents();
+const watcher = new Watcher(events, 256);
+afterEach(() => {
+  watcher.stop();
+  events.close();
+});
+
+/** Only what a watcher asks of a database. */
+class Database {
+  readonly path: string;
+  ticks = 0;
+  notices = 0;
+  onWake = () => {};
+  readonly fencedBy = null;
+  readonly isPinned = true;
+
+  constructor(name: string) {
+    this.path = join(dir, name);
+    writeFileSync(this.path, "");
+  }
+
+  begin(): void {}
+
+  notice(): void {
+    this.notices++;
+  }
+
+  tick(): number {
+    this.ticks++;
+    return Number.POSITIVE_INFINITY;
+  }
+}
+
+test("a thousand events of busy databases are noted at once, and answered with one look each, in turns with others", async () => {
+  const databases = Array.from({ length: 100 }, (_, i) => new Database(`db${i}`));
+  let deliver: (name: string) => void = () => {};
+  events.listen = (_path, [name], listener) => {
+    const before = deliver;
+    deliver = (of) => (of === name ? listener(of, false) : before(of));
+    return () => {};
+  };
+  for (const database of databases) watcher.add(database as unknown as Replicator);
+  while (databases.some(({ ticks }) => ticks === 0)) await nextTurn();
+  for (const database of databases) Object.assign(database, { ticks: 0, notices: 0 });
+
+  for (let i = 0; i < 1000; i++) deliver(`db${i % 100}`);
+  expect(databases.map(({ notices, ticks }) => [notices, ticks])).toEqual(databases.map(() => [10, 0]));
+
+  let othersTurns = 0;
+  for (; databases.some(({ ticks }) => ticks === 0) && othersTurns < 100; othersTurns++) await nextTurn();
+  expect(databases.map(({ ticks }) => ticks)).toEqual(databases.map(() => 1));
+  // Not all of them in one go.
+  expect(othersTurns).toBeGreaterThan(3);
+});
