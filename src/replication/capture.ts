@@ -6,6 +6,7 @@ import type { PinnedDatabase } from "../sqlite/database.ts";
 import { walFrameCount } from "../sqlite/wal.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeaderOf, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
+import { intervalBehindMs } from "./backlog.ts";
 import { checkpointDueMs, planScan, type SnapshotTriggers } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import type { OpenDatabase } from "./open-database.ts";
@@ -110,7 +111,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
       }
       // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
       const unsafe = open.pinMoved && (open.restsAtZero || plan.kind === "restarted");
-      const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, backlogIntervalMs(state.outbox.files.length));
+      const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, intervalBehindMs(state.outbox.files.length));
       const isLong = uncapturedFrames(plan, position, head) >= policy.checkpoint.fenceFrames;
       if (nowMs < dueMs && !unsafe && !isLong && !force && !open.mustYield(nowMs)) {
         return { captured, checkpoints, next: planScan(open, policy, nowMs, Math.min(dueMs, open.nextLookMs(nowMs))) };
@@ -204,18 +205,6 @@ const READER_PAUSE_MS = 2000;
 const HELD_OFF_PAUSE_MS = 100;
 const INDEX_BUSY_MS = 2;
 const INDEX_BROKEN_MS = 500;
-
-/**
- * While the destination is slower than the database, or away, more goes into each file: what waits in the outbox cannot be
- * lost with less than the machine, and neither can what waits in the WAL. A thousand files that wait: one in ten seconds.
- */
-function backlogIntervalMs(files: number): number {
-  return files < BACKLOG_FILES ? 0 : Math.min(BACKLOG_INTERVAL_MAX_MS, files * BACKLOG_MS_PER_FILE);
-}
-
-const BACKLOG_FILES = 32;
-const BACKLOG_MS_PER_FILE = 10;
-const BACKLOG_INTERVAL_MAX_MS = 60_000;
 
 function checkpointOf(
   open: OpenDatabase,

@@ -10,6 +10,7 @@ import type { ManifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import { acquire } from "./acquire.ts";
+import { paced } from "./backlog.ts";
 import { tend } from "./capture.ts";
 import { chainBeginning } from "./chain-beginning.ts";
 import { type ContactPlan, fencedError, type RemoteEnd } from "./contact.ts";
@@ -35,6 +36,8 @@ export class Replicator {
   readonly name: string;
   /** Called when something that ran beside `tick` makes another one worth while. */
   onWake: () => void = () => {};
+  /** Captures are so far apart at least, in ms, however eager the policy is. */
+  leastIntervalMs = 0;
   /** Called with every file that the destination acknowledged. */
   onShipped: (shipped: ShippedFile) => void = () => {};
   /** When the destination last acknowledged a file, in ms of the host's clock; null if not since the start. */
@@ -279,7 +282,7 @@ export class Replicator {
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
     if (nowMs < open.pausedUntilMs && !force && !open.isReplaced()) return open.pausedUntilMs;
-    const tended = tend(open, this.#setup.policy, nowMs, force);
+    const tended = tend(open, paced(this.#setup.policy, this.leastIntervalMs), nowMs, force);
     if (open.yieldAwaitsProof && open.yieldedAtMs === null) {
       open.yieldAwaitsProof = false;
       this.#journal.checkpointed({ mode: "yield", result: tended.next.kind === "resync" ? "unproven" : "proven" });
@@ -408,8 +411,7 @@ export class Replicator {
   async #runSnapshot(open: OpenDatabase): Promise<void> {
     open.snapshotNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
     const startedMs = monotonicMs();
-    const done = await this.#scanWhileLive(open, snapshot);
-    if (done) {
+    if (await this.#scanWhileLive(open, snapshot)) {
       this.#journal.snapshotStaged(monotonicMs() - startedMs);
       open.noteSnapshot(this.#setup.policy.snapshot.intervalMs);
     }
@@ -420,8 +422,7 @@ export class Replicator {
   /** Compares the database with what was captured, and the destination with what was shipped. */
   async #runValidation(open: OpenDatabase): Promise<void> {
     open.validationNotBeforeMs = monotonicMs() + SCAN_RETRY_MS;
-    const done = await this.#scanWhileLive(open, validate);
-    if (done) {
+    if (await this.#scanWhileLive(open, validate)) {
       open.validationNotBeforeMs = 0;
       this.#journal.tell("info", "validated", { txid: open.state.position!.captured.txid });
     }
@@ -490,11 +491,10 @@ export class Replicator {
   async #close(): Promise<void> {
     const open = this.#open;
     this.#open = null;
-    if (open !== null) {
-      this.#closing = open.close().finally(() => {
-        this.#closing = null;
-      });
-    }
+    const closed = () => {
+      this.#closing = null;
+    };
+    if (open !== null) this.#closing = open.close().finally(closed);
     await this.#closing;
   }
 }

@@ -5,6 +5,7 @@
 import { basename, dirname } from "node:path";
 import { monotonicMs } from "../clock.ts";
 import { Schedule } from "../schedule.ts";
+import { intervalInCrowdMs } from "./backlog.ts";
 import type { FolderEvents } from "./folder-events.ts";
 import type { Replicator } from "./replicator.ts";
 
@@ -15,6 +16,9 @@ export class Watcher {
   readonly #replicators = new Map<Replicator, Deaf>();
   /** Those that may hold one, the least recently stirred first. */
   readonly #pinned = new Set<Replicator>();
+  /** How many files of each wait for the destination, where that is not 0, and of all. */
+  readonly #waiting = new Map<Replicator, number>();
+  #waitingFiles = 0;
   readonly #schedule = new Schedule<Replicator>();
   readonly #finished = Promise.withResolvers<void>();
   #timer: ReturnType<typeof setTimeout> | undefined;
@@ -53,6 +57,7 @@ export class Watcher {
     this.#replicators.get(replicator)?.();
     this.#replicators.delete(replicator);
     this.#pinned.delete(replicator);
+    this.#noteWaiting(replicator, 0);
     this.#schedule.set(replicator, Number.POSITIVE_INFINITY);
     replicator.onWake = () => {};
     this.#setPoll();
@@ -84,8 +89,16 @@ export class Watcher {
   }
 
   #tick(replicator: Replicator, nowMs: number): void {
+    replicator.leastIntervalMs = intervalInCrowdMs(this.#waitingFiles);
     this.#schedule.set(replicator, replicator.tick(nowMs));
+    this.#noteWaiting(replicator, replicator.waitingFiles);
     this.#keepFewPinned(replicator);
+  }
+
+  #noteWaiting(replicator: Replicator, files: number): void {
+    this.#waitingFiles += files - (this.#waiting.get(replicator) ?? 0);
+    if (files === 0) this.#waiting.delete(replicator);
+    else this.#waiting.set(replicator, files);
   }
 
   /** Lets those sleep that nothing happened to for longest, if there are too many. */

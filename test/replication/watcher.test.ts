@@ -1,6 +1,6 @@
 // Goal: whatever happens in a directory, and however often, everybody else gets a turn: events are noted, and looked at later,
 // once.
-import { afterEach, expect, test } from "bun:test";
+import { afterEach, beforeEach, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { FolderEvents } from "../../src/replication/folder-events.ts";
@@ -10,8 +10,12 @@ import { nextTurn } from "../../src/turn.ts";
 import { tempDir } from "../support/temp.ts";
 
 const dir = tempDir();
-const events = new FolderEvents();
-const watcher = new Watcher(events, 256);
+let events: FolderEvents;
+let watcher: Watcher;
+beforeEach(() => {
+  events = new FolderEvents();
+  watcher = new Watcher(events, 256);
+});
 afterEach(() => {
   watcher.stop();
   events.close();
@@ -25,6 +29,8 @@ class Database {
   onWake = () => {};
   readonly fencedBy = null;
   readonly isPinned = true;
+  waitingFiles = 0;
+  leastIntervalMs = 0;
 
   constructor(name: string) {
     this.path = join(dir, name);
@@ -63,4 +69,26 @@ test("a thousand events of busy databases are noted at once, and answered with o
   expect(databases.map(({ ticks }) => ticks)).toEqual(databases.map(() => 1));
   // Not all of them in one go.
   expect(othersTurns).toBeGreaterThan(3);
+});
+
+test("files of many databases that wait keep the captures of all of them apart, until they are shipped", async () => {
+  const [busy, other] = [new Database("busy"), new Database("other")];
+  const look = async (database: Database) => {
+    const before = database.ticks;
+    database.onWake();
+    while (database.ticks === before) await nextTurn();
+    return database.leastIntervalMs;
+  };
+  for (const database of [busy, other]) watcher.add(database as unknown as Replicator);
+  expect(await look(other)).toBe(0);
+  busy.waitingFiles = 5000;
+  await look(busy);
+  expect(await look(other)).toBe(10_000);
+  busy.waitingFiles = 10;
+  await look(busy);
+  expect(await look(other)).toBe(0);
+  busy.waitingFiles = 5000;
+  await look(busy);
+  watcher.remove(busy as unknown as Replicator);
+  expect(await look(other)).toBe(0);
 });
