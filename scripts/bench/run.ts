@@ -64,7 +64,7 @@ const JIT = { about: "builds of walsync with several JIT policies against each o
 const JIT_POLICIES = [1, 50, 1000, 100_000];
 const ROUNDS = 4;
 
-const HELP = `usage: bun run bench [SUBCOMMAND...] [--rounds N] [--quick] [--large] [--json] [--out FILE]
+const HELP = `usage: bun run bench [SUBCOMMAND...] [--rounds N] [--quick] [--large] [--databases N,N] [--json] [--out FILE]
        bun run bench docs REPORT...     writes docs/BENCHMARKS.md from what --out wrote
 
 ${Object.entries({ ...BENCHES, jit: JIT })
@@ -74,6 +74,7 @@ ${Object.entries({ ...BENCHES, jit: JIT })
 
   --rounds N   how often each is measured, in turns; ${ROUNDS} by default. One round gives no ratios
   --quick      small databases and short times: minutes, and figures that say little
+  --databases N,N   of rss and idle, instead of ${FULL_SCALE.databaseCounts.join(", ")}
   --large      a database of ${LARGE_MB} MB as well
   --json       the report as JSON on standard output
   --out FILE   and into a file`;
@@ -108,7 +109,12 @@ function parseRequest(args: readonly string[]): Request | string {
   const names = positionals.length === 0 || positionals.includes("all") ? Object.keys(BENCHES) : positionals;
   const isQuick = values.quick === true;
   const base = isQuick ? QUICK_SCALE : FULL_SCALE;
-  const scale = values.large === true ? { ...base, wholeMb: [...base.wholeMb, LARGE_MB] } : base;
+  const databaseCounts = values.databases?.split(",").map(Number) ?? base.databaseCounts;
+  if (!databaseCounts.every((count) => Number.isInteger(count) && count > 0)) {
+    return `--databases: expected numbers such as 1,100, found ${values.databases}`;
+  }
+  const wholeMb = values.large === true ? [...base.wholeMb, LARGE_MB] : base.wholeMb;
+  const scale = { ...base, databaseCounts, wholeMb };
   return { kind: "measure", names, rounds, isQuick, scale, isJson: values.json === true, out: values.out ?? null };
 }
 
@@ -120,6 +126,7 @@ function parse(args: readonly string[]) {
       rounds: { type: "string", default: String(ROUNDS) },
       quick: { type: "boolean" },
       large: { type: "boolean" },
+      databases: { type: "string" },
       json: { type: "boolean" },
       out: { type: "string" },
       help: { type: "boolean", short: "h" },
