@@ -16,12 +16,14 @@ const LAYERS: Record<string, readonly string[]> = {
     "replication",
     "restore",
     "upkeep",
+    "status-page",
     "chain",
     "destination",
     "sqlite",
     "ltx",
     "root",
   ],
+  "status-page": ["chain", "destination", "root"],
   cli: ["root"],
   // What the commands and the library share: whole tasks, without a process around them.
   engine: ["replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
@@ -39,8 +41,9 @@ const LAYERS: Record<string, readonly string[]> = {
   root: [],
 };
 const ENTRY = "src/main.ts";
-/** Where a walk over the imports begins. The LTX codec is complete by itself: merging files is a part of it. */
-const ROOTS = [ENTRY, "src/library/index.ts", "src/ltx/compactor.ts"];
+/** Where a walk over the imports begins. The LTX codec is complete by itself: merging files is a part of it. The
+ * script of the status page is what a browser loads. */
+const ROOTS = [ENTRY, "src/library/index.ts", "src/ltx/compactor.ts", "src/status-page/client/main.ts"];
 const MAX_LINES = 500;
 /** Only these may write to the console, the rest goes through them. */
 const MAY_PRINT = /^src\/(cli\/|log\.ts$)/;

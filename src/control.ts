@@ -19,6 +19,8 @@ export interface DatabaseReport {
   /** Age of the oldest file that is captured and not acknowledged, and how many transactions wait. */
   lag_seconds: number;
   lag_transactions: number;
+  /** The database, as it was captured last; 0 before the first. */
+  size_bytes: number;
   outbox_bytes: number;
   wal_bytes: number;
   /** When the destination last acknowledged a file, ISO 8601; null if not since the start. */

@@ -7,8 +7,10 @@
  */
 import { writeSync } from "node:fs";
 import { type ConsolaInstance, createConsola, LogLevels } from "consola/core";
-import { KiB } from "./bytes.ts";
 import { errnoOf, messageOf } from "./errors.ts";
+import { formatBytes, formatDuration } from "./quantities.ts";
+
+export { formatBytes, formatDuration };
 
 export type LogLevel = "error" | "warn" | "info" | "debug";
 export type LogFormat = "text" | "json";
@@ -197,31 +199,6 @@ export function progress(label: string, totalBytes?: number, now: () => number =
   };
 }
 
-/** "0 B", "512 B", "1.5 KiB", "64 MiB": at most one decimal. */
-export function formatBytes(sizeBytes: number): string {
-  let value = sizeBytes;
-  let unit = 0;
-  // 1023.95 would round to "1024.0 KiB".
-  while (value >= KiB - 0.05 && unit < BYTE_UNITS.length - 1) {
-    value /= KiB;
-    unit++;
-  }
-  return `${unit === 0 ? Math.round(value) : Number(value.toFixed(1))} ${BYTE_UNITS[unit]}`;
-}
-
-/** "35 ms", "1.5 s", "2 min 05 s", "3 h 07 min", "2 d 04 h": the two biggest units. */
-export function formatDuration(durationMs: number): string {
-  if (durationMs < 999.5) return `${Math.round(durationMs)} ms`;
-  if (durationMs < 59_950) return `${Number((durationMs / 1000).toFixed(1))} s`;
-  const two = (value: number) => String(value).padStart(2, "0");
-  const seconds = Math.round(durationMs / 1000);
-  if (seconds < 3600) return `${Math.floor(seconds / 60)} min ${two(seconds % 60)} s`;
-  const minutes = Math.round(seconds / 60);
-  if (minutes < 24 * 60) return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
-  const hours = Math.round(minutes / 60);
-  return `${Math.floor(hours / 24)} d ${two(hours % 24)} h`;
-}
-
 /**
  * Rows as aligned columns, one line each, two spaces apart. Columns in `right` (from 0) are aligned to the right:
  * numbers. No white space at line ends.
@@ -270,7 +247,6 @@ const MIN_SECRET_LENGTH = 4;
 const BAR_INTERVAL_MS = 100;
 const LINE_INTERVAL_MS = 10_000;
 const BAR_CELLS = 24;
-const BYTE_UNITS = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
 const LEVEL_COLORS: Record<LogLevel, number> = { error: 31, warn: 33, info: 36, debug: 90 };
 
 interface BarState {

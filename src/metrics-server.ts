@@ -1,4 +1,4 @@
-/** Metrics and health over HTTP, for whoever scrapes this host. Nothing else is served, and nothing is accepted. */
+/** Metrics and health over HTTP, for whoever scrapes this host, and the status page of a watch. Nothing is accepted. */
 import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
 import { renderMetrics } from "./metrics.ts";
 
@@ -7,11 +7,19 @@ export interface MetricsServer {
   stop(): void;
 }
 
+/** Answers a request to read any other path; null if there is nothing. */
+export type OtherPaths = (request: Request, server: Bun.Server<unknown>) => Promise<Response | null>;
+
 /**
  * Serves `/metrics`, and `/healthz`: 200 while `faultOf` answers null, else 503 with what it says. Throws E_CONFIG if the
  * address cannot be listened on.
  */
-export function serveMetrics(hostname: string, port: number, faultOf: () => string | null): MetricsServer {
+export function serveMetrics(
+  hostname: string,
+  port: number,
+  faultOf: () => string | null,
+  others: OtherPaths = async () => null,
+): MetricsServer {
   try {
     const server = Bun.serve({
       hostname,
@@ -19,7 +27,7 @@ export function serveMetrics(hostname: string, port: number, faultOf: () => stri
       development: false,
       // Left to its default, Bun shares the port with whoever has it already.
       reusePort: false,
-      fetch: (request) => answer(request, faultOf),
+      fetch: (request, server) => answer(request, faultOf) ?? answerOther(request, server, others),
     });
     return { port: server.port ?? port, stop: () => void server.stop(true) };
   } catch (error) {
@@ -33,7 +41,7 @@ export function serveMetrics(hostname: string, port: number, faultOf: () => stri
 
 // --- internal ---
 
-function answer(request: Request, faultOf: () => string | null): Response {
+function answer(request: Request, faultOf: () => string | null): Response | null {
   if (request.method !== "GET" && request.method !== "HEAD") return new Response("", { status: 405 });
   switch (new URL(request.url).pathname) {
     case "/metrics":
@@ -45,8 +53,12 @@ function answer(request: Request, faultOf: () => string | null): Response {
       return new Response(`${fault ?? "ok"}\n`, { status: fault === null ? 200 : 503 });
     }
     default:
-      return new Response("walsync: see /metrics and /healthz\n", { status: 404 });
+      return null;
   }
+}
+
+async function answerOther(request: Request, server: Bun.Server<unknown>, others: OtherPaths): Promise<Response> {
+  return (await others(request, server)) ?? new Response("walsync: see /metrics and /healthz\n", { status: 404 });
 }
 
 function streamOf(pieces: Iterable<string>): ReadableStream<Uint8Array> {

@@ -1,4 +1,4 @@
-/** A command line as words, quoted as in a shell, without what only a shell can do. Pure. */
+/** A command line as words, quoted as in a shell, without what only a shell can do; and the way back for one word. Pure. */
 
 /** The words, or what keeps the text from being nothing but words. */
 export type SplitWords = { kind: "words"; words: string[] } | { kind: "fault"; found: string };
@@ -27,6 +27,11 @@ export function splitWords(text: string): SplitWords {
   if (end < text.length) return { kind: "fault", found: faultAt(text.slice(end)) };
   if (word !== null) words.push(word);
   return words.length === 0 ? { kind: "fault", found: "nothing" } : { kind: "words", words };
+}
+
+/** One word for a shell, in single quotes: whatever is in `text` means itself. */
+export function quoteWord(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 // --- internal ---

@@ -25,19 +25,27 @@ export interface Chain {
   files: ChainFile[];
 }
 
-/** All files of `name`. Throws E_NOT_FOUND if there are none, telling what is there instead. */
-export async function readChain(destination: Destination, name: string, signal?: AbortSignal): Promise<Chain> {
-  const [chain] = await readChains(destination, folderOf(name), name, signal);
+/**
+ * All files of `name`. Throws E_NOT_FOUND if there are none, telling what is there instead, and E_REFUSED for more than `maxFiles`.
+ */
+export async function readChain(
+  destination: Destination,
+  name: string,
+  signal?: AbortSignal,
+  maxFiles = Number.POSITIVE_INFINITY,
+): Promise<Chain> {
+  const [chain] = await readChains(destination, folderOf(name), name, signal, maxFiles);
   if (chain !== undefined) return chain;
   throw await notFound(destination, name, signal);
 }
 
-/** The chains of every database below `prefix`, by name; of `only` if given. */
+/** The chains of every database below `prefix`, by name; of `only` if given. Throws E_REFUSED for one of more than `maxFiles`. */
 export async function readChains(
   destination: Destination,
   prefix: string,
   only?: string,
   signal?: AbortSignal,
+  maxFiles = Number.POSITIVE_INFINITY,
 ): Promise<Chain[]> {
   const chains = new Map<string, Chain>();
   for await (const object of destination.list(prefix, { signal })) {
@@ -46,7 +54,7 @@ export async function readChains(
     let chain = chains.get(parsed.name);
     if (chain === undefined) chains.set(parsed.name, (chain = { name: parsed.name, layout: parsed.layout, files: [] }));
     if (chain.layout !== parsed.layout) throw mixedLayouts(destination, parsed.name);
-    chain.files.push(chainFileOf(object, parsed));
+    if (chain.files.push(chainFileOf(object, parsed)) > maxFiles) throw tooMany(destination, parsed.name, maxFiles);
   }
   return [...chains.values()].sort((a, b) => (a.name < b.name ? -1 : 1));
 }
@@ -266,4 +274,14 @@ function mixedLayouts(destination: Destination, name: string): WalsyncError {
   return new WalsyncError("E_INTEGRITY", `${destination.url}: expected one layout below ${name}, found two`, {
     hint: "Another tool writes to the same name. Move one of them to another prefix.",
   });
+}
+
+function tooMany(destination: Destination, name: string, maxFiles: number): WalsyncError {
+  return new WalsyncError(
+    "E_REFUSED",
+    `${destination.url}: expected at most ${maxFiles} files of ${name}, found more`,
+    {
+      hint: "walsync list and verify read chains of any length; merging and compaction keep them short.",
+    },
+  );
 }

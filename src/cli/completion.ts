@@ -1,4 +1,6 @@
 /** Completion scripts for shells, from the tables of the commands. They never run walsync. Pure. */
+
+import { quoteWord } from "../words.ts";
 import type { FlagDef, FlagTable, PositionalDef, PositionalTable } from "./flags.ts";
 import { flagNames } from "./help.ts";
 
@@ -110,7 +112,7 @@ function bashAction(values: Values): string {
 }
 
 function formatZsh(commands: readonly CompletedCommand[]): string {
-  const described = commands.map(({ name, summary }) => `    ${quote(`${name}:${summary}`)}`);
+  const described = commands.map(({ name, summary }) => `    ${quoteWord(`${name}:${summary}`)}`);
   return `#compdef walsync
 # zsh completion for walsync. Written by: walsync completion zsh
 _walsync() {
@@ -143,10 +145,10 @@ function zshCommand({ name, flags, positionals }: CompletedCommand): string {
     const others = spellings(flag, def);
     // "=" behind a long flag: its value is the next word, or stands behind "=".
     const joint = (spelling: string) => (value !== "" && spelling.startsWith("--") ? "=" : "");
-    return others.map((spelling) => quote(`(${others.join(" ")})${spelling}${joint(spelling)}${text}${value}`));
+    return others.map((spelling) => quoteWord(`(${others.join(" ")})${spelling}${joint(spelling)}${text}${value}`));
   });
   const arguments_ = Object.entries(positionals).map(([argument, def]) =>
-    quote(`${def.variadic ? "*" : ""}:${argument}:${zshAction(valuesOfPositional(def))}`),
+    quoteWord(`${def.variadic ? "*" : ""}:${argument}:${zshAction(valuesOfPositional(def))}`),
   );
   const all = [...lines, ...arguments_].map((line) => `        ${line}`).join(" \\\n");
   return `    ${name})\n      _arguments \\\n${all} ;;`;
@@ -167,7 +169,7 @@ function zshAction(values: Values): string {
 
 function formatFish(commands: readonly CompletedCommand[]): string {
   const lines = commands.map(
-    ({ name, summary }) => `complete -c walsync -n __fish_use_subcommand -a ${name} -d ${quote(summary)}`,
+    ({ name, summary }) => `complete -c walsync -n __fish_use_subcommand -a ${name} -d ${quoteWord(summary)}`,
   );
   return `# fish completion for walsync. Written by: walsync completion fish
 complete -c walsync -f
@@ -183,11 +185,11 @@ function fishCommand({ name, flags, positionals }: CompletedCommand): string[] {
   const lines = Object.entries(flags).map(([flag, def]) => {
     const short = def.short === undefined ? "" : ` -s ${def.short}`;
     const value = def.type === "boolean" ? "" : fishValue(valuesOfFlag(flag, def));
-    return `${start} -l ${flag}${short}${value} -d ${quote(def.description)}`;
+    return `${start} -l ${flag}${short}${value} -d ${quoteWord(def.description)}`;
   });
   const values = valuesOfPositional(Object.values(positionals)[0]);
   if (values.kind === "files") lines.push(`${start} -F`);
-  if (values.kind === "choices") lines.push(`${start} -a ${quote(values.choices.join(" "))}`);
+  if (values.kind === "choices") lines.push(`${start} -a ${quoteWord(values.choices.join(" "))}`);
   return lines;
 }
 
@@ -198,7 +200,7 @@ function fishValue(values: Values): string {
     case "folders":
       return " -x -a '(__fish_complete_directories)'";
     case "choices":
-      return ` -x -a ${quote(values.choices.join(" "))}`;
+      return ` -x -a ${quoteWord(values.choices.join(" "))}`;
     case "none":
       return " -x";
   }
@@ -206,9 +208,4 @@ function fishValue(values: Values): string {
 
 function spellings(flag: string, def: FlagDef): string[] {
   return [...flagNames(flag, def), ...(def.short === undefined ? [] : [`-${def.short}`])];
-}
-
-/** One word for a shell: in single quotes. */
-function quote(text: string): string {
-  return `'${text.replaceAll("'", "'\\''")}'`;
 }

@@ -71,6 +71,7 @@ export const STATUS_RESULT = object({
           shipped_txid: txid("newest that the destination acknowledged; 0 before the first"),
           lag_seconds: amount("age of the oldest file that is captured and not acknowledged"),
           lag_transactions: count("transactions that wait"),
+          size_bytes: count("size of the database, as it was captured last; 0 before the first"),
           outbox_bytes: count("size of the files that wait"),
           wal_bytes: count("size of the -wal file"),
           shipped_at: orNull(time("when the destination last acknowledged a file; null if not since the start")),

@@ -1,4 +1,4 @@
-/** What a watch offers beside replicating: its control socket and its metrics port. */
+/** What a watch offers beside replicating: its control socket and its metrics port with the status page. */
 import type { CommandSettings } from "../cli/command.ts";
 import { COMMIT, VERSION } from "../cli/version.ts";
 import type { Watch } from "../engine/watch.ts";
@@ -7,6 +7,7 @@ import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { MetricsServer } from "../metrics-server.ts";
 import type { ControlServer } from "../replication/control-server.ts";
+import { statusPageOf } from "./watch-page.ts";
 
 export interface WatchServices {
   /** Of the metrics; undefined if there are none. */
@@ -40,13 +41,16 @@ export async function openServices(
 
 /** Null, with a warning, where no socket can be made: status, sync and snapshot do not work then; replication does. */
 async function openControl(
-  { fleet, url }: Watch,
+  { fleet, destination }: Watch,
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<ControlServer | null> {
   const { serveControl } = await import("../replication/control-server.ts");
   const { controlFolder } = await import("../control.ts");
   try {
-    return serveControl(controlFolder(env), () => fleet.replicators, { version: VERSION, destination: url });
+    return serveControl(controlFolder(env), () => fleet.replicators, {
+      version: VERSION,
+      destination: destination.url,
+    });
   } catch (error) {
     if (!(error instanceof WalsyncError)) throw error;
     logEvent("warn", "no control socket", { code: error.code, error: error.message, hint: error.hint });
@@ -55,21 +59,23 @@ async function openControl(
 }
 
 /** Null if the default port is taken: a second walsync on one host replicates all the same. A chosen port must be free. */
-async function openMetrics(
-  { fleet }: Watch,
-  flags: Pick<WatchSettings, "metricsPort" | "metricsListen" | "maxLag">,
-  isPortChosen: boolean,
-): Promise<MetricsServer | null> {
+async function openMetrics(watch: Watch, flags: WatchSettings, isPortChosen: boolean): Promise<MetricsServer | null> {
   const { serveMetrics } = await import("../metrics-server.ts");
   const { measureProcess } = await import("../process-metrics.ts");
   const { measure } = await import("../replication/metrics.ts");
   const { faultsOf } = await import("../replication/health.ts");
+  const { fleet } = watch;
   measureProcess({ version: VERSION, commit: COMMIT });
   measure(() => fleet.replicators);
+  const page = statusPageOf(watch, flags);
+  const faults = () => faultsOf(fleet.replicators, flags.maxLag, fleet.refusals);
   try {
-    return serveMetrics(flags.metricsListen, flags.metricsPort, () =>
-      faultsOf(fleet.replicators, flags.maxLag, fleet.refusals),
-    );
+    const server = serveMetrics(flags.metricsListen, flags.metricsPort, faults, page.answer);
+    const stop = () => {
+      page.stop();
+      server.stop();
+    };
+    return { port: server.port, stop };
   } catch (error) {
     if (isPortChosen || !(error instanceof WalsyncError)) throw error;
     logEvent("warn", "metrics are off", { port: flags.metricsPort, error: error.message, hint: error.hint });

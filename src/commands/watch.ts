@@ -54,7 +54,7 @@ export default defineWalsyncCommand({
       watch.start();
       memory.request();
       const { length } = watch.fleet.replicators;
-      logEvent("info", "watching", { databases: length, destination: watch.url, port: services.port });
+      logEvent("info", "watching", { databases: length, destination: watch.destination.url, port: services.port });
       ended = await untilOver(watch, command, signal);
     } catch (error) {
       services.stop();

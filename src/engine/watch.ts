@@ -51,7 +51,6 @@ export interface WatchOptions {
 export class Watch {
   readonly #plan: WatchPlan;
   readonly #options: WatchOptions;
-  readonly #destination: Destination;
   /** Ends whatever is asked of the destination. */
   readonly #end: AbortController;
   readonly #events = new FolderEvents();
@@ -64,6 +63,7 @@ export class Watch {
   readonly #scans = new Gate(SCANS_AT_ONCE);
   #reaching: Promise<void> | null = null;
   #isStarted = false;
+  readonly destination: Destination;
   readonly fleet: Fleet<PlannedDatabase>;
 
   /**
@@ -87,7 +87,7 @@ export class Watch {
     const { maxPinned, maxLag } = plan.flags;
     this.#plan = plan;
     this.#options = options;
-    this.#destination = destination;
+    this.destination = destination;
     this.#end = end;
     this.#care = new Caretaker(destination);
     this.#watcher = new Watcher(this.#events, maxPinned);
@@ -115,11 +115,6 @@ export class Watch {
       replan: async () => await options.replan!(),
       keptName: (path) => this.#keptName(path),
     });
-  }
-
-  /** Of the destination. */
-  get url(): string {
-    return this.#destination.url;
   }
 
   /** Begins to replicate. Call it once, and `stop` or `abandon` afterwards. */
@@ -221,7 +216,7 @@ export class Watch {
     return new Replicator({
       path,
       name,
-      destination: this.#destination,
+      destination: this.destination,
       layout: care.layout,
       stateFolder: this.#folderOf(path),
       policy: replication,
@@ -241,12 +236,12 @@ export class Watch {
   }
 
   async #reach(): Promise<void> {
-    const { url } = this.#destination;
+    const { url } = this.destination;
     const { signal } = this.#end;
     let failures = 0;
     await retrying(
       "prepare",
-      () => this.#destination.prepare({ signal }),
+      () => this.destination.prepare({ signal }),
       {
         attempts: Number.MAX_SAFE_INTEGER,
         baseDelayMs: 500,
@@ -270,7 +265,7 @@ export class Watch {
     try {
       const { signal } = this.#options;
       const options = { target: { kind: "newest" }, integrity: "quick", force: false, signal } as const;
-      const { txid, sizeBytes } = await restoreDatabase(this.#destination, name, path, options);
+      const { txid, sizeBytes } = await restoreDatabase(this.destination, name, path, options);
       logEvent("info", "restored", { database: name, path, txid, sizeBytes });
       this.#tell({ kind: "restored", path, name, txid, sizeBytes });
     } catch (error) {
@@ -282,7 +277,7 @@ export class Watch {
   #close(): void {
     this.#events.close();
     this.#end.abort();
-    this.#destination.close();
+    this.destination.close();
   }
 
   #folderOf(path: string): string {
@@ -290,7 +285,7 @@ export class Watch {
   }
 
   #keptName(path: string): string | null {
-    return keptName(this.#folderOf(path), this.#destination.url);
+    return keptName(this.#folderOf(path), this.destination.url);
   }
 
   #tell(event: WatchEvent): void {

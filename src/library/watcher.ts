@@ -96,8 +96,8 @@ export class Watcher implements AsyncDisposable {
 
   /** How it is with every database now. Asks nobody. */
   status(): WatcherStatus {
-    const { url, fleet } = this.#watch;
-    return { destination: url, databases: fleet.replicators.map(statusOf), refused: fleet.refusals };
+    const { destination, fleet } = this.#watch;
+    return { destination: destination.url, databases: fleet.replicators.map(statusOf), refused: fleet.refusals };
   }
 
   /**

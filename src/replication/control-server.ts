@@ -1,10 +1,11 @@
 /** The control socket of a watch: what it is doing, and requests to sync or snapshot now. */
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { type DatabaseReport, requireOwnFolder, type WatchReport } from "../control.ts";
+import { requireOwnFolder, type WatchReport } from "../control.ts";
 import { asDiskError, makePrivateFolder } from "../durable.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import type { Replicator } from "./replicator.ts";
+import { reportOf } from "./report.ts";
 
 export interface ControlServer {
   stop(): void;
@@ -23,7 +24,7 @@ export function serveControl(
     version: about.version,
     started_at: startedAt,
     destination: about.destination,
-    databases: replicators().map(describe),
+    databases: replicators().map(reportOf),
   });
   try {
     makePrivateFolder(folder);
@@ -78,24 +79,4 @@ async function answer(
     const { code, hint } = error instanceof WalsyncError ? error : { code: "E_UNREACHABLE", hint: undefined };
     return Response.json({ code, message: messageOf(error), hint }, { status: STATUS_OF_FAULT });
   }
-}
-
-function describe(replicator: Replicator): DatabaseReport {
-  const { name, path, position, status, trouble } = replicator;
-  const txid = Number(position?.captured.txid ?? 0n);
-  const shippedTxid = Number(position?.shippedTxid ?? 0n);
-  return {
-    name,
-    path,
-    state: replicator.state,
-    txid,
-    shipped_txid: shippedTxid,
-    lag_seconds: (status?.lagMs ?? 0) / 1000,
-    lag_transactions: txid - shippedTxid,
-    outbox_bytes: status?.waitingBytes ?? 0,
-    wal_bytes: status?.walBytes ?? 0,
-    shipped_at: replicator.shippedAtMs === null ? null : new Date(replicator.shippedAtMs).toISOString(),
-    shipped_increments: replicator.shippedIncrements,
-    error: trouble,
-  };
 }

@@ -188,6 +188,7 @@ describe("costs as measured", () => {
         shipped_txid: shipped,
         lag_seconds: 0,
         lag_transactions: 0,
+        size_bytes: 0,
         outbox_bytes: 0,
         wal_bytes: 0,
         shipped_at: null,
