@@ -120,7 +120,7 @@ export class RestorePanel {
       lost === 0 ? "The chain is unbroken." : "",
     );
     this.#gap.hidden = lost === 0;
-    const command = element("code", {}, verifyCommand(this.#name, this.#watch.place));
+    const command = element("code", {}, verifyCommand(this.#name, this.#watch.place).join(" "));
     this.#gap.replaceChildren(
       `The chain has a gap: ${plural(lost, "state")} cannot be restored, because files before are missing. See `,
       command,
@@ -200,20 +200,23 @@ export class RestorePanel {
   #showMoment(): void {
     const chosen = this.#chosen;
     const strong = (text: string): HTMLElement => element("strong", {}, text);
-    if (chosen.kind === "newest") this.#moment.replaceChildren(strong("The newest state"), " that was shipped");
+    const note = (text: string): HTMLElement => element("span", { class: "hint" }, text);
+    if (chosen.kind === "newest")
+      this.#moment.replaceChildren(strong("The newest state"), note("whatever is shipped when it is run"));
     else if (chosen.kind === "time") {
-      this.#moment.replaceChildren("As it was at ", strong(fullTime(chosen.atMs)), ` · ${utcTime(chosen.atMs)}`);
+      this.#moment.replaceChildren(
+        strong(fullTime(chosen.atMs)),
+        note(`the last restore point before ${utcTime(chosen.atMs)}`),
+      );
     } else {
       const { txid, at, snapshot, rough } = chosen.point;
       const facts = [utcTime(at), `transaction ${txid}`, ...(snapshot ? ["snapshot"] : [])];
-      this.#moment.replaceChildren(
-        "After the commits until ",
-        strong(`${rough ? "about " : ""}${fullTime(at)}`),
-        ` · ${facts.join(" · ")}`,
-      );
+      this.#moment.replaceChildren(strong(`${rough ? "about " : ""}${fullTime(at)}`), note(facts.join(" · ")));
     }
     if (chosen.kind === "point") this.#time.value = localInput(chosen.point.at);
-    setText(this.#code, restoreCommand(this.#name, this.#watch.place, momentOf(chosen)));
+    // A word is broken between two lines only if it is longer than one.
+    const words = restoreCommand(this.#name, this.#watch.place, momentOf(chosen));
+    this.#code.replaceChildren(...words.flatMap((word, i) => [i === 0 ? "" : " ", element("span", {}, word)]));
     setText(this.#copy, "Copy command");
   }
 
@@ -252,7 +255,7 @@ function plural(value: number, what: string): string {
 function thinnedText(shown: number, inRange: number): string {
   if (inRange === 0) return "No restore point in this time: nothing changed.";
   if (shown < inRange)
-    return `${count.format(shown)} of ${plural(inRange, "restore point")} are shown: look at a shorter time for each.`;
+    return `${count.format(shown)} of ${plural(inRange, "restore point")} are shown; a shorter time shows each. Tall: snapshots.`;
   return `${plural(inRange, "restore point")} in this time. Tall: snapshots.`;
 }
 

@@ -12,10 +12,12 @@ export interface Sparkline {
 export function sparkline(width: number, height: number): Sparkline {
   const area = drawn("path", { class: "area" });
   const line = drawn("path", { class: "line", "vector-effect": "non-scaling-stroke" });
+  const base = drawn("path", { class: "base", d: `M0 ${height}H${width}`, "vector-effect": "non-scaling-stroke" });
   const node = drawn(
     "svg",
     { class: "spark", viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", "aria-hidden": "true" },
     area,
+    base,
     line,
   );
   let shown = "";

@@ -29,15 +29,13 @@ export class Summary {
 
   show({ totals, watch, nowMs }: Model): void {
     if (totals === null || watch === null) return;
-    this.#main.dataset.condition = totals.trouble > 0 ? "trouble" : totals.busy > 0 ? "busy" : "ok";
+    this.#main.dataset.health = totals.trouble > 0 ? "trouble" : totals.busy > 0 ? "busy" : "ok";
     setText(this.#headline, headlineOf(totals));
     document.title = totals.trouble > 0 ? `(${totals.trouble}) walsync` : "walsync";
     setText(this.#subline, `to ${watch.destination}`);
     setText(this.#host, watch.host);
     const running = roughDuration(Math.max(0, nowMs - Date.parse(watch.started_at)));
     setText(this.#footer, `walsync ${watch.version} · process ${watch.pid} · running for ${running}`);
-    const well = totals.databases - totals.busy - totals.trouble;
-    this.#tile("Databases", count.format(totals.databases), `${count.format(well)} live`);
     this.#tile(
       "Longest lag",
       totals.lag_seconds === 0 ? "none" : formatDuration(totals.lag_seconds * 1000),
@@ -56,7 +54,7 @@ export class Summary {
 
 // --- internal ---
 
-const TILES = ["Databases", "Longest lag", "Waiting", "Last shipped", "Size"] as const;
+const TILES = ["Longest lag", "Waiting", "Last shipped", "Size"] as const;
 
 function headlineOf({ databases, busy, trouble }: Totals): string {
   const all = count.format(databases);
