@@ -43,7 +43,10 @@ export function serveMetrics(
 
 function answer(request: Request, faultOf: () => string | null): Response | null {
   if (request.method !== "GET" && request.method !== "HEAD") return new Response("", { status: 405 });
-  switch (new URL(request.url).pathname) {
+  // Null for a Host header that is none.
+  const url = URL.parse(request.url);
+  if (url === null) return new Response("", { status: 400 });
+  switch (url.pathname) {
     case "/metrics":
       return new Response(streamOf(renderMetrics()), {
         headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
