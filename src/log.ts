@@ -8,9 +8,10 @@
 import { writeSync } from "node:fs";
 import { type ConsolaInstance, createConsola, LogLevels } from "consola/core";
 import { errnoOf, messageOf } from "./errors.ts";
+import { printable } from "./printable.ts";
 import { formatBytes, formatDuration } from "./quantities.ts";
 
-export { formatBytes, formatDuration };
+export { formatBytes, formatDuration, printable };
 
 export type LogLevel = "error" | "warn" | "info" | "debug";
 export type LogFormat = "text" | "json";
@@ -158,14 +159,6 @@ export function redact(text: string, env: Readonly<Record<string, string | undef
   return safe;
 }
 
-/**
- * `text` without what a terminal obeys or hides: control characters but tab and line break, and those that change the
- * direction of writing, as \uXXXX. Names of files and messages of servers are written by others. JSON stays the same JSON.
- */
-export function printable(text: string): string {
-  return text.replaceAll(UNPRINTABLE, (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`);
-}
-
 export interface Progress {
   /** Tells how many bytes are done by now. Cheap: call it as often as you like. */
   update(doneBytes: number): void;
@@ -241,8 +234,6 @@ const STDOUT = 1;
 const STDERR = 2;
 /** What stands between "scheme:" and the last "@" of the word, if a user or a colon comes before any slash. */
 const CREDENTIALS_IN_URL = /(\b[a-z][a-z0-9+.-]*:(?:\/\/)?)(?:[^/?#\s@"']*:[^\s"']*|[^/?#\s@"']+)@/gi;
-// biome-ignore lint/suspicious/noControlCharactersInRegex: control characters are what is looked for.
-const UNPRINTABLE = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u2028-\u202e\u2066-\u2069]/g;
 const MIN_SECRET_LENGTH = 4;
 const BAR_INTERVAL_MS = 100;
 const LINE_INTERVAL_MS = 10_000;

@@ -1,4 +1,6 @@
 /** One database, looked at closely: what it does, and its way back. */
+
+import { printable } from "../../printable.ts";
 import { formatBytes } from "../../quantities.ts";
 import type { WatchFacts } from "../protocol.ts";
 import { element, setAttribute, setText } from "./dom.ts";
@@ -13,6 +15,7 @@ export class Detail {
   readonly #state = element("span", { class: "state" });
   readonly #path = element("p", { class: "path" });
   readonly #trouble = element("div", { class: "notice trouble", role: "status", hidden: true });
+  #shownTrouble = "";
   readonly #facts = new Map<string, HTMLElement>();
   readonly #spark = sparkline(600, 56);
   readonly #peak = element("span", { class: "peak" });
@@ -25,7 +28,7 @@ export class Detail {
     this.#restore = new RestorePanel(name, watch);
     const close = element("button", { type: "button", class: "close", "aria-label": "Close" }, "✕");
     close.addEventListener("click", () => dialog.close());
-    const title = element("h2", { id: "detail-name" }, element("bdi", {}, name));
+    const title = element("h2", { id: "detail-name" }, element("bdi", {}, printable(name)));
     const facts = element("dl", { class: "facts" });
     for (const label of FACTS) {
       const value = element("dd");
@@ -81,10 +84,11 @@ export class Detail {
     this.#trouble.hidden = text === null;
     const parts = [trouble?.code ?? null, text, trouble?.hint ?? null];
     const shown = parts.filter((part) => part !== null).join("\n");
-    if (this.#trouble.textContent === shown.replaceAll("\n", "")) return;
+    if (this.#shownTrouble === shown) return;
+    this.#shownTrouble = shown;
     const kinds = ["code", "what", "todo"];
     this.#trouble.replaceChildren(
-      ...parts.flatMap((part, i) => (part === null ? [] : [element("p", { class: kinds[i]! }, part)])),
+      ...parts.flatMap((part, i) => (part === null ? [] : [element("p", { class: kinds[i]! }, printable(part))])),
     );
   }
 }

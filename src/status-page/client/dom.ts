@@ -1,5 +1,7 @@
 /** Elements without markup: whatever a database is called, it is text. */
 
+import { printable } from "../../printable.ts";
+
 type Child = Node | string | null;
 type Attributes = Readonly<Record<string, string | number | boolean | undefined>>;
 
@@ -34,9 +36,13 @@ export function byId<T extends Element>(id: string, kind: abstract new () => T):
   throw new Error(`#${id} is not a ${kind.name}`);
 }
 
-/** Sets text only if it differs: what did not change is not announced, and a selection in it stays. */
+/**
+ * Sets text only if it differs: what did not change is not announced, and a selection in it stays. Signs that turn the direction
+ * of writing are shown, and turn nothing.
+ */
 export function setText(node: Element, text: string): void {
-  if (node.textContent !== text) node.textContent = text;
+  const shown = printable(text);
+  if (node.textContent !== shown) node.textContent = shown;
 }
 
 /** As `setText`, for an attribute. */

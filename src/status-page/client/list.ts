@@ -1,4 +1,6 @@
 /** The list of databases: rows that are kept and updated in place, so that focus and selection stay where they are. */
+
+import { printable } from "../../printable.ts";
 import { formatBytes } from "../../quantities.ts";
 import type { DatabaseRow } from "../protocol.ts";
 import { element, setAttribute, setText } from "./dom.ts";
@@ -91,7 +93,7 @@ class Row {
   readonly #shipped = cell("number shipped", "Shipped");
 
   constructor(name: string, onOpen: (name: string) => void) {
-    const button = element("button", { type: "button", class: "name" }, element("bdi", {}, name));
+    const button = element("button", { type: "button", class: "name" }, element("bdi", {}, printable(name)));
     button.addEventListener("click", () => onOpen(name));
     const head = element("th", { role: "rowheader", scope: "row", class: "head" }, button, this.#about);
     const state = element("td", { role: "cell", class: "status" }, this.#state);
