@@ -125,10 +125,10 @@ export const WATCH_FLAGS = {
     min: 0,
     max: 65535,
     default: "16767",
-    description: "port for /metrics (Prometheus) and /healthz; 0 takes any free one",
+    description: "port for the status page, /metrics (Prometheus) and /healthz; 0 takes any free one",
   },
   "metrics-listen": { type: "string", default: "127.0.0.1", description: "address that this port is opened on" },
-  "no-metrics": { type: "boolean", description: "serve no metrics" },
+  "no-metrics": { type: "boolean", description: "serve neither metrics nor the status page" },
   "max-lag": {
     type: "duration",
     default: "300",

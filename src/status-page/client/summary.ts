@@ -42,7 +42,11 @@ export class Summary {
       totals.lag_name ?? "",
     );
     this.#tile("Waiting", totals.outbox_bytes === 0 ? "nothing" : formatBytes(totals.outbox_bytes), "to be shipped");
-    this.#tile("Last shipped", totals.shipped_at === null ? "–" : ago(Date.parse(totals.shipped_at), nowMs), "");
+    this.#tile(
+      "Last shipped",
+      totals.shipped_at === null ? "–" : ago(Date.parse(totals.shipped_at), nowMs),
+      "acknowledged by the destination",
+    );
     this.#tile("Size", formatBytes(totals.size_bytes), "of all databases");
   }
 
