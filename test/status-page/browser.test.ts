@@ -2,7 +2,7 @@
 // reader, whatever a database is called and whatever happens to the watch; and the command that it gives restores.
 import { Database } from "bun:sqlite";
 import { afterEach, describe, expect, setDefaultTimeout, test } from "bun:test";
-import { mkdirSync, readFileSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import type { AxeResults } from "axe-core";
 import type { Page } from "playwright-core";
@@ -46,7 +46,10 @@ afterEach(() => {
   for (const server of served.splice(0)) server.stop();
 });
 
-async function serve(rows: () => DatabaseRow[], options: { port?: number } = {}): Promise<ServedPage> {
+async function serve(
+  rows: () => DatabaseRow[],
+  options: { port?: number; version?: string } = {},
+): Promise<ServedPage> {
   const server = await serveStatusPage(dir, rows, options);
   served.push(server);
   return server;
@@ -186,9 +189,12 @@ describe.skipIf(browser === null)("in a browser", () => {
     await page.getByRole("alert").filter({ hasText: "The watch does not answer" }).waitFor();
     expect(await page.getByRole("button", { name: "app" }).isVisible()).toBe(true);
     rows = [madeUpRow("app"), madeUpRow("other", { trouble: madeUpTrouble() })];
-    await serve(() => rows, { port: first.port });
+    await page.evaluate("globalThis.isOld = true");
+    await serve(() => rows, { port: first.port, version: "0.2.0" });
     await page.getByRole("heading", { name: "One of 2 databases needs attention" }).waitFor();
     expect(await page.getByRole("alert").isVisible()).toBe(false);
+    // Another version has another page.
+    expect(await page.evaluate("globalThis.isOld")).toBeUndefined();
     await page.context().close();
   });
 
@@ -198,6 +204,24 @@ describe.skipIf(browser === null)("in a browser", () => {
     await page.goto(`${url}/#database=none`);
     await page.getByText("Nothing of this database is at the destination yet.").waitFor();
     await page.getByRole("button", { name: "Try again" }).waitFor();
+    await page.context().close();
+  });
+
+  test("behind a gap the newest state is the last one before it", async () => {
+    const startMs = Date.now() - 60_000;
+    const points = Array.from({ length: 9 }, (_, i) => ({ txid: i + 1, atMs: startMs + i, snapshot: i === 0 }));
+    writeMadeUpChain(dir, "gap", points);
+    rmSync(join(dir, "gap", "00000006-00000006.ltx"));
+    const { url } = await serve(() => [madeUpRow("gap")]);
+    const { page } = await browser!.open({ viewport: DESK });
+    await page.goto(`${url}/#database=gap`);
+    await page.getByText("The chain has a gap: 3 states cannot be restored").waitFor();
+    const command = page.getByRole("group", { name: "Restore command" });
+    expect(await command.textContent()).toBe(`walsync restore gap -o gap-txid5.db -b ${dir} --point-in-time txid:5`);
+    await page.getByRole("slider").press("Home");
+    expect(await command.textContent()).toEndWith("txid:1");
+    await page.getByRole("button", { name: "Newest state" }).click();
+    expect(await command.textContent()).toEndWith("txid:5");
     await page.context().close();
   });
 

@@ -64,7 +64,8 @@ export class Detail {
     setText(this.#path, row.path);
     this.#showTrouble(row);
     this.#spark.show(history);
-    setText(this.#peak, `longest ${lagText(Math.max(...history))}`);
+    const longest = Math.max(...history);
+    setText(this.#peak, longest === 0 ? "" : `longest ${lagText(longest)}`);
     const facts: Record<(typeof FACTS)[number], string> = {
       "Database size": row.size_bytes === 0 ? "–" : formatBytes(row.size_bytes),
       "WAL size": formatBytes(row.wal_bytes),

@@ -41,7 +41,7 @@ export class RestorePanel {
     const newest = element("button", { type: "button", class: "quiet" }, "Newest state");
     earlier.addEventListener("click", () => this.#pan(-1));
     later.addEventListener("click", () => this.#pan(1));
-    newest.addEventListener("click", () => this.#choose({ kind: "newest" }));
+    newest.addEventListener("click", () => this.#chooseNewest());
     this.#time.addEventListener("change", () => this.#chooseTime());
     this.#copy.addEventListener("click", () => void this.#copyCommand());
     this.#lookup.append(
@@ -99,7 +99,8 @@ export class RestorePanel {
     this.#showChain(answer);
     this.#lookup.hidden = answer.count === 0;
     if (isFirst) this.#showSpans(answer);
-    this.#showPoints();
+    if (this.#chosen.kind === "newest") this.#chooseNewest();
+    else this.#showPoints();
   }
 
   #say(text: string, hint: string | null = null, ...others: Node[]): void {
@@ -186,6 +187,12 @@ export class RestorePanel {
     this.#chosen = chosen;
     this.#showMoment();
     this.#showPoints();
+  }
+
+  /** Behind a gap a restore of the newest state is refused: then it is the last one before the gap, by its transaction. */
+  #chooseNewest(): void {
+    const { lost = 0, newest = null } = this.#answer ?? {};
+    this.#choose(lost > 0 && newest !== null ? { kind: "point", point: newest } : { kind: "newest" });
   }
 
   #chooseTime(): void {

@@ -45,7 +45,7 @@ export class Summary {
     this.#tile(
       "Last shipped",
       totals.shipped_at === null ? "–" : ago(Date.parse(totals.shipped_at), nowMs),
-      "acknowledged by the destination",
+      "acknowledged",
     );
     this.#tile("Size", formatBytes(totals.size_bytes), "of all databases");
   }
