@@ -2,6 +2,7 @@
 import { join } from "node:path";
 import "../src/destination/measure.ts";
 import { markdownTable } from "../src/config-reference.ts";
+import { measureDrills } from "../src/drill/metrics.ts";
 import { describeMetrics, type MetricDescription } from "../src/metrics.ts";
 import { measureProcess } from "../src/process-metrics.ts";
 import { measure } from "../src/replication/metrics.ts";
@@ -19,6 +20,7 @@ export async function metricsDocument(): Promise<string> {
 function tables(): string[] {
   measureProcess({ version: "", commit: "" });
   measure(() => []);
+  measureDrills(() => []);
   measureWebhook(() => 0);
   measureReplica("", () => ({ txid: null, capturedAtMs: null, currentAtMs: null }));
   const isOfReplica = ({ name }: MetricDescription) => name.startsWith("walsync_replica_");

@@ -6,12 +6,13 @@ import { dirname, join, normalize } from "node:path";
 
 /** What each layer may import, itself aside. "root" is the files directly in src/, but for main.ts. */
 const LAYERS: Record<string, readonly string[]> = {
-  main: ["cli", "commands", "root"],
+  main: ["cli", "commands", "drill", "root"],
   library: ["engine", "replication", "restore", "upkeep", "destination", "sqlite", "root"],
   commands: [
     "cli",
     "engine",
     "doctor",
+    "drill",
     "migrate",
     "replication",
     "restore",
@@ -26,7 +27,8 @@ const LAYERS: Record<string, readonly string[]> = {
   "status-page": ["chain", "destination", "root"],
   cli: ["root"],
   // What the commands and the library share: whole tasks, without a process around them.
-  engine: ["replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
+  engine: ["drill", "replication", "restore", "upkeep", "chain", "destination", "sqlite", "ltx", "root"],
+  drill: ["replication", "restore", "chain", "destination", "sqlite", "ltx", "root"],
   doctor: ["replication", "destination", "sqlite", "ltx", "root"],
   replication: ["chain", "destination", "sqlite", "ltx", "root"],
   // From one configuration to another: whatever touches files at a destination is upkeep.

@@ -7,7 +7,14 @@ import { readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { parse, TomlError } from "smol-toml";
 import type { SettingDef, SettingLayer } from "./config.ts";
-import { CONFIG_SECTIONS, type ConfigKey, DATABASE_KEYS, DEFAULT_CONFIG, OVERRIDE_KEYS } from "./config-keys.ts";
+import {
+  CONFIG_SECTIONS,
+  type ConfigKey,
+  DATABASE_KEYS,
+  DEFAULT_CONFIG,
+  OVERRIDE_KEYS,
+  OVERRIDE_TABLES,
+} from "./config-keys.ts";
 import { errnoOf, messageOf, WalsyncError } from "./errors.ts";
 import { nearest } from "./suggest.ts";
 
@@ -158,13 +165,14 @@ function readDatabases(document: Document, value: unknown, folder: string): Conf
     const own = { ...table };
     for (const key of DATABASE_KEYS) delete own[key];
     const given = new Map<string, Given>();
-    if (own.retention !== undefined) {
-      const at = [...path, "retention"];
-      collect(document, at, document.table(at, own.retention), CONFIG_SECTIONS.retention!, given);
-      requireSomething(document, at, given);
-      delete own.retention;
+    for (const section of OVERRIDE_TABLES) {
+      if (own[section] === undefined) continue;
+      const at = [...path, section];
+      collect(document, at, document.table(at, own[section]), CONFIG_SECTIONS[section]!, given);
+      if (section === "retention") requireSomething(document, at, given);
+      delete own[section];
     }
-    collect(document, path, own, OVERRIDE_KEYS, given, [...DATABASE_KEYS, "retention"]);
+    collect(document, path, own, OVERRIDE_KEYS, given, [...DATABASE_KEYS, ...OVERRIDE_TABLES]);
     const optional = (key: string) =>
       table[key] === undefined ? undefined : document.text([...path, key], table[key]);
     const file = optional("path");
@@ -193,11 +201,17 @@ function collect(
     const key = keys[name];
     if (key === undefined) throw document.unknown(at, [...Object.keys(keys), ...others]);
     into.set(key.setting, {
-      value: typeof value === "string" ? document.text(at, value) : value,
+      value: withVariables(document, at, value),
       key,
       label: document.at(at),
     });
   }
+}
+
+/** Texts, also those of a list, with what the environment says. */
+function withVariables(document: Document, at: Path, value: unknown): unknown {
+  if (Array.isArray(value)) return value.map((one: unknown) => withVariables(document, at, one));
+  return typeof value === "string" ? document.text(at, value) : value;
 }
 
 /** A retention of nothing is one that nobody means. */
@@ -244,6 +258,9 @@ function textOf({ value, key, label }: Given, def: SettingDef): string {
         return value.length === 0 ? "none" : value.join(",");
       }
       throw wrong('a list of durations such as ["30s", "5m"]');
+    case "texts":
+      if (Array.isArray(value) && value.every((one) => typeof one === "string")) return JSON.stringify(value);
+      throw wrong('a list of texts such as ["one", "two"]');
     default:
       if (typeof value !== "string") throw wrong("text in quotes");
       return value;

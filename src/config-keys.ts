@@ -55,11 +55,22 @@ export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, Co
     listen: { setting: "metrics-listen" },
     max_lag: { setting: "max-lag" },
   },
+  drill: {
+    interval: { setting: "drill-interval" },
+    assert: { setting: "drill-assert" },
+    assert_timeout: { setting: "drill-assert-timeout" },
+    max_rto: { setting: "drill-max-rto" },
+    max_rpo: { setting: "drill-max-rpo" },
+    temp_dir: { setting: "drill-temp-dir" },
+  },
   alerts: same("webhook_url", "webhook_authorization", "webhook_events"),
 };
 
 /** Keys of a [[databases]] entry that are not settings. */
 export const DATABASE_KEYS = ["path", "name", "prefix"] as const;
+
+/** Sections that a [[databases]] entry may have as tables of its own. */
+export const OVERRIDE_TABLES = ["retention", "drill"] as const;
 
 /** Settings that belong to the whole process: a [[databases]] entry cannot have its own. */
 export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([

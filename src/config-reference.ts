@@ -1,6 +1,6 @@
 /** The reference of walsync.toml, from the tables that read it: docs/CONFIG.md, and the JSON Schema for editors. */
 import type { SettingDef, SettingTable } from "./config.ts";
-import { CONFIG_SECTIONS, type ConfigKey, OVERRIDE_KEYS } from "./config-keys.ts";
+import { CONFIG_SECTIONS, type ConfigKey, OVERRIDE_KEYS, OVERRIDE_TABLES } from "./config-keys.ts";
 
 /** docs/CONFIG.md without its introduction: one table for each section. */
 export function formatReference(settings: SettingTable): string {
@@ -49,7 +49,7 @@ export function configSchema(settings: SettingTable): object {
             name: { type: "string", description: "What the database is called at the destination; for one file" },
             prefix: { type: "string", description: "Put before the names, with a slash between" },
             ...overrides,
-            retention: section(CONFIG_SECTIONS.retention!),
+            ...Object.fromEntries(OVERRIDE_TABLES.map((name) => [name, section(CONFIG_SECTIONS[name]!)])),
           },
         },
       },
@@ -80,6 +80,8 @@ function kindOf(def: SettingDef): string {
       return "duration";
     case "durations":
       return "list of durations";
+    case "texts":
+      return "list of texts";
     case "choice":
       return def.choices.map((choice) => `\`"${choice}"\``).join(" or ");
     case "string":
@@ -93,6 +95,7 @@ function kindOf(def: SettingDef): string {
 
 function defaultOf(def: SettingDef, key: ConfigKey): string {
   if (def.type === "boolean") return String(key.negated === true);
+  if (def.type === "texts") return "[]";
   if (def.default === undefined) return "none";
   return def.type === "durations" || (def.type !== "integer" && Number.isNaN(Number(def.default)))
     ? JSON.stringify(def.type === "durations" ? def.default.split(",") : def.default).replaceAll(",", ", ")
@@ -100,6 +103,7 @@ function defaultOf(def: SettingDef, key: ConfigKey): string {
 }
 
 function defaultValue(def: SettingDef): unknown {
+  if (def.type === "texts") return [];
   if (def.default === undefined) return def.type === "boolean" ? false : undefined;
   if (def.type === "integer") return Number(def.default);
   if (def.type === "durations") return def.default.split(",");
@@ -116,6 +120,8 @@ function schemaOf(def: SettingDef): object {
       return { type: ["string", "number"], pattern: "^\\d+(\\.\\d+)?(ms|s|m|h|d)?$" };
     case "durations":
       return { type: "array", items: { type: ["string", "number"] } };
+    case "texts":
+      return { type: "array", items: { type: "string" } };
     case "size":
       return { type: ["string", "number"] };
     case "choice":

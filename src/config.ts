@@ -29,6 +29,8 @@ export type SettingDef =
   | (SettingBase & { type: "duration"; default?: string })
   /** Lengths of time with commas between them, ascending, or "none"; the value is a list of milliseconds. */
   | (SettingBase & { type: "durations"; default?: string })
+  /** Any number of texts, each given by a flag of its own. As one text they are a JSON array. */
+  | (SettingBase & { type: "texts"; default?: undefined })
   /** An amount of bytes. */
   | (SettingBase & { type: "size"; default?: string })
   | (SettingBase & { type: "choice"; choices: readonly string[]; default?: string });
@@ -40,13 +42,15 @@ export type ParsedValue<D extends SettingDef> = D extends { type: "boolean" }
     ? number
     : D extends { type: "durations" }
       ? number[]
-      : D extends { type: "choice"; choices: readonly (infer C)[] }
-        ? C
-        : string;
+      : D extends { type: "texts" }
+        ? string[]
+        : D extends { type: "choice"; choices: readonly (infer C)[] }
+          ? C
+          : string;
 
-/** A setting with a default, a required one and a boolean always have a value. */
+/** A setting with a default, a required one, a boolean and a list of texts always have a value. */
 export type SettingValue<D extends SettingDef> = D extends
-  | { type: "boolean" }
+  | { type: "boolean" | "texts" }
   | { default: string }
   | { required: true }
   ? ParsedValue<D>
@@ -88,14 +92,12 @@ export function resolveSettings<T extends SettingTable>(table: T, layers: readon
   const origins: Record<string, Origin> = {};
   for (const [name, def] of Object.entries(table)) {
     const layer = layers.find((candidate) => candidate.text(name, def) !== undefined);
-    const text = layer?.text(name, def) ?? (def.default === undefined ? undefined : String(def.default));
+    const text = layer?.text(name, def) ?? defaultText(def);
     origins[name] = layer?.origin ?? "default";
     if (text === undefined && def.required) throw missingSetting(name, def);
     values[camelCase(name)] =
       text === undefined
-        ? def.type === "boolean"
-          ? false
-          : undefined
+        ? undefined
         : parseSetting(def, text, layer?.label(name, def) ?? `default of ${name}`, layer?.code ?? "E_CONFIG");
   }
   return { values: values as SettingValues<T>, origins };
@@ -140,6 +142,12 @@ export function camelCase(name: string): string {
 
 // --- internal ---
 
+/** Of a setting that nobody gave, as text; undefined if it has no value then. */
+function defaultText(def: SettingDef): string | undefined {
+  if (def.type === "texts") return "[]";
+  return def.type === "boolean" ? String(def.default ?? false) : def.default;
+}
+
 const DURATION_UNITS_MS = { ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 type DurationUnit = keyof typeof DURATION_UNITS_MS;
 
@@ -167,7 +175,7 @@ function parseSetting(
   text: string,
   label: string,
   code: ErrorCode,
-): string | number | boolean | number[] {
+): string | number | boolean | number[] | string[] {
   switch (def.type) {
     case "string":
       return text;
@@ -178,6 +186,11 @@ function parseSetting(
       return parseDuration(text, label, code);
     case "durations":
       return parseDurations(text, label, code);
+    case "texts": {
+      const texts = JSON.parse(text) as string[];
+      if (texts.some((one) => one.trim() === "")) throw invalid(code, label, "texts with something in them", text);
+      return texts;
+    }
     case "size":
       return parseSize(text, label, code);
     case "choice":

@@ -29,6 +29,17 @@ export interface DatabaseReport {
   shipped_increments: number;
   /** What keeps it from being replicated, or null. */
   error: string | null;
+  /** The last restore drill of this watch, or null. */
+  drill: DrillSummary | null;
+}
+
+export interface DrillSummary {
+  /** When it ended, ISO 8601. */
+  at: string;
+  /** Why it failed, or null. */
+  error: string | null;
+  rto_seconds: number | null;
+  rpo_seconds: number | null;
 }
 
 export interface WatchReport {

@@ -16,6 +16,7 @@ export type ErrorCode =
   | "E_INTEGRITY" //       5  bytes are not what they must be
   | "E_LTX" //             5  an LTX file is damaged or is not one
   | "E_CHAIN_GAP" //       5  a file between two others is missing
+  | "E_DRILL" //           5  a restore drill missed what was asked of it
   | "E_LOCKED" //          6  another walsync holds this database
   | "E_FENCED" //          6  another writer ships to this name
   | "E_DATABASE" //        7  the local database is missing, not SQLite, or not in WAL mode
@@ -32,12 +33,18 @@ const EXIT_STATUS: Record<ErrorCode, number> = {
   E_INTEGRITY: 5,
   E_LTX: 5,
   E_CHAIN_GAP: 5,
+  E_DRILL: 5,
   E_LOCKED: 6,
   E_FENCED: 6,
   E_DATABASE: 7,
   E_WAL: 7,
   E_DISK: 7,
 };
+
+/** True for a code of ours, wherever it was read. */
+export function isErrorCode(code: unknown): code is ErrorCode {
+  return typeof code === "string" && Object.hasOwn(EXIT_STATUS, code);
+}
 
 /** Exit status of a bug: anything thrown that is not a `WalsyncError`. */
 export const EXIT_BUG = 1;

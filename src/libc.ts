@@ -1,6 +1,6 @@
 /**
  * The few functions of the C library that Bun has no name for: flock(2), the question of fcntl(2) who holds a lock and
- * the request for one, madvise(2), and the question of tcgetpgrp(3) who is in the foreground of a terminal.
+ * the request for one, madvise(2), alarm(2), and the question of tcgetpgrp(3) who is in the foreground of a terminal.
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi";
@@ -44,6 +44,11 @@ export function releasePages(address: bigint, length: number): void {
   library().madvise(address, length, MADV_DONTNEED);
 }
 
+/** Has the kernel end this process with SIGALRM in so many seconds, whatever it is doing then. 0: it does not, after all. */
+export function endProcessIn(seconds: number): void {
+  library().alarm(seconds);
+}
+
 /** True if this process is in the foreground of its terminal: what is typed there as a signal reaches it, and its children. */
 export function isInForeground(): boolean {
   let fd: number;
@@ -81,6 +86,7 @@ const SYMBOLS = {
   flock: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 },
   fcntl: { args: [FFIType.i32, FFIType.i32, FFIType.ptr], returns: FFIType.i32 },
   madvise: { args: [FFIType.u64, FFIType.u64, FFIType.i32], returns: FFIType.i32 },
+  alarm: { args: [FFIType.u32], returns: FFIType.u32 },
   tcgetpgrp: { args: [FFIType.i32], returns: FFIType.i32 },
   getpgrp: { args: [], returns: FFIType.i32 },
 } as const;

@@ -132,9 +132,14 @@ export function printNote(line: string): void {
   writeLine(printable(redact(line)));
 }
 
-/** Writes a value as one line of JSON to standard output. A u64 becomes a number where none of its digits is lost. */
+/** Writes a value as one line of JSON to standard output. */
 export function printJson(value: unknown): void {
-  print(JSON.stringify(value, jsonReplacer));
+  print(formatJson(value));
+}
+
+/** A value as one line of JSON. A u64 becomes a number where none of its digits is lost. */
+export function formatJson(value: unknown): string {
+  return JSON.stringify(value, jsonReplacer);
 }
 
 /** From now on nothing that is written shows `secret`: a URL or a header that somebody else must not know. */

@@ -1,5 +1,6 @@
 /** Entry of the program: the list of commands. What happens around them is in `cli/app.ts`. */
 import { type App, exitOnStrayErrors, runApp } from "./cli/app.ts";
+import { CHECK_ARGUMENT } from "./drill/check.ts";
 
 // Literal imports, so that the bundler sees them; functions, so that --help does not pay for the AWS SDK.
 export const app: App = {
@@ -49,6 +50,10 @@ export const app: App = {
       summary: "prove that what is at the destination can be restored",
       load: () => import("./commands/verify.ts").then((module) => module.default),
     },
+    drill: {
+      summary: "restore for practice, check what came back, and measure it",
+      load: () => import("./commands/drill.ts").then((module) => module.default),
+    },
     doctor: {
       summary: "check this host, databases and a destination, and say what to do",
       load: () => import("./commands/doctor.ts").then((module) => module.default),
@@ -63,6 +68,11 @@ export const app: App = {
 // Not where the documents are written from this table.
 if (import.meta.main) {
   exitOnStrayErrors();
+  // The child of a drill that looks at what was restored: no command of anybody else's.
+  if (process.argv[2] === CHECK_ARGUMENT) {
+    (await import("./drill/check-child.ts")).answerChecks();
+    process.exit(0);
+  }
   // Exits even if a connection or timer is still open: the work is done, and everything printed is written already.
   process.exit(await runApp(app, process.argv.slice(2)));
 }

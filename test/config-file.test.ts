@@ -61,6 +61,14 @@ webhook_url = "https://hooks.example/\${HOOK}"
 webhook_authorization = "Bearer x"
 webhook_events = "fenced,lag"
 
+[drill]
+interval = "7d"
+assert = ["SELECT count(*) > 0 FROM users", "SELECT '\${HOOK}'"]
+assert_timeout = "2m"
+max_rto = "10m"
+max_rpo = 60
+temp_dir = "/var/tmp"
+
 [[databases]]
 path = "app.db"
 name = "shop"
@@ -70,6 +78,7 @@ path = "/data/*/tenant.db"
 prefix = "tenants"
 wal_sync_interval = "5s"   # they are many
 retention = { hourly = 0, daily = 30 }
+drill = { assert = ["SELECT 1"] }
 `;
 
 describe("a file", () => {
@@ -114,17 +123,24 @@ describe("a file", () => {
       webhookUrl: "https://hooks.example/SECRET",
       webhookAuthorization: "Bearer x",
       webhookEvents: "fenced,lag",
+      drillInterval: 604_800_000,
+      drillAssert: ["SELECT count(*) > 0 FROM users", "SELECT 'SECRET'"],
+      drillAssertTimeout: 120_000,
+      drillMaxRto: 600_000,
+      drillMaxRpo: 60_000,
+      drillTempDir: "/var/tmp",
     });
   });
 
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:51" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:55" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:59" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:63" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);
+    expect([own.drillAssert, own.drillInterval]).toEqual([["SELECT 1"], 604_800_000]);
   });
 
   test("that says nothing leaves the defaults", () => {

@@ -145,7 +145,8 @@ function zshCommand({ name, flags, positionals }: CompletedCommand): string {
     const others = spellings(flag, def);
     // "=" behind a long flag: its value is the next word, or stands behind "=".
     const joint = (spelling: string) => (value !== "" && spelling.startsWith("--") ? "=" : "");
-    return others.map((spelling) => quoteWord(`(${others.join(" ")})${spelling}${joint(spelling)}${text}${value}`));
+    const excluded = def.type === "texts" ? "*" : `(${others.join(" ")})`;
+    return others.map((spelling) => quoteWord(`${excluded}${spelling}${joint(spelling)}${text}${value}`));
   });
   const arguments_ = Object.entries(positionals).map(([argument, def]) =>
     quoteWord(`${def.variadic ? "*" : ""}:${argument}:${zshAction(valuesOfPositional(def))}`),

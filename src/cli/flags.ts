@@ -76,7 +76,8 @@ export function parseStrict<F extends FlagTable, P extends PositionalTable>(
       continue;
     }
     const flag = matchFlag(def.flags, arg);
-    if (flags.has(flag.name)) throw usage(`--${flag.name} is given twice`, "Give it once.");
+    if (flags.has(flag.name) && flag.def.type !== "texts")
+      throw usage(`--${flag.name} is given twice`, "Give it once.");
     if (flag.def.type === "boolean") {
       if (flag.inline !== undefined)
         throw usage(`${flag.written} takes no value, found ${JSON.stringify(flag.inline)}`);
@@ -92,7 +93,7 @@ export function parseStrict<F extends FlagTable, P extends PositionalTable>(
         `A value that starts with "-" is written --${flag.name}=${value}`,
       );
     }
-    flags.set(flag.name, value);
+    flags.set(flag.name, flag.def.type === "texts" ? withText(flags.get(flag.name), value) : value);
   }
   return { flags, positionals: assignPositionals(def.positionals, loose) };
 }
@@ -114,6 +115,11 @@ export function beforeArguments(rawArgs: readonly string[]): readonly string[] {
 }
 
 // --- internal ---
+
+/** The texts that were `given` by now, as settings take them, and one more. */
+function withText(given: string | undefined, value: string): string {
+  return JSON.stringify([...(JSON.parse(given ?? "[]") as string[]), value]);
+}
 
 interface MatchedFlag {
   name: string;

@@ -72,6 +72,7 @@ export function flagLabel(name: string, def: FlagDef): string {
 export function describeFlag(def: FlagDef): string {
   const notes = [
     def.required ? "required" : "",
+    def.type === "texts" ? "may be repeated" : "",
     def.default === undefined
       ? ""
       : def.type === "boolean"
@@ -120,6 +121,8 @@ function placeholder(def: FlagDef): string {
       return "TIME";
     case "durations":
       return "LIST";
+    case "texts":
+      return "TEXT";
     case "size":
       return "SIZE";
     case "choice":

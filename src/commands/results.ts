@@ -16,6 +16,11 @@ import {
 import { camelCase, type SettingDef, type SettingTable } from "../config.ts";
 
 const name = text("name at the destination");
+const seconds = (description: string) => orNull(amount(description));
+const CHECK_FIELDS = {
+  result: choice(["ok", "untrue", "error", "timeout"], "untrue: looked at, and not as it must be"),
+  found: text("what; empty if it is ok"),
+};
 
 export const SNAPSHOT_RESULT = object({ name, txid: txid("transaction that the snapshot is of") });
 
@@ -77,6 +82,14 @@ export const STATUS_RESULT = object({
           shipped_at: orNull(time("when the destination last acknowledged a file; null if not since the start")),
           shipped_increments: count("increments that were acknowledged since the start"),
           error: orNull(text("what keeps it from being replicated")),
+          drill: orNull(
+            object({
+              at: time("end of the last restore drill of this watch"),
+              error: orNull(text("why it failed")),
+              rto_seconds: seconds("what the restore took"),
+              rpo_seconds: seconds("what would have been lost"),
+            }),
+          ),
         }),
       ),
     }),
@@ -212,6 +225,50 @@ export const VERIFY_RESULT = object({
   ),
 });
 
+export const DRILL_RESULT = object({
+  destination: text("URL"),
+  point_in_time: orNull(text("the moment that was restored; null for the newest")),
+  started_at: time("of the first drill"),
+  version: text("of walsync"),
+  ok: flag("no database has a fault"),
+  databases: list(
+    object({
+      name,
+      ok: flag("it has no fault"),
+      rto_seconds: seconds("what the restore took, up to a file that is proven and on the disk; null without one"),
+      rpo_seconds: seconds("age of the oldest transaction that a loss of this host would have cost"),
+      restored: orNull(
+        object({
+          txid: txid("transaction that was restored"),
+          time: time("when it was captured"),
+          files: count("files that it was put together from"),
+          fetched_bytes: count("their size"),
+          bytes: count("size of the database"),
+        }),
+      ),
+      newest: orNull(
+        object({
+          txid: txid("newest restore point"),
+          time: time("when it was captured"),
+          age_seconds: amount("how old it was at the start of the drill"),
+        }),
+      ),
+      missing_transactions: orNull(
+        txid("that the watch of this host has captured and the destination does not have; null without such a watch"),
+      ),
+      integrity: orNull(object(CHECK_FIELDS)),
+      assertions: list(object({ sql: text("the query"), ...CHECK_FIELDS })),
+      faults: list(
+        object({
+          code: text("stable code of an error"),
+          message: text("for people"),
+          hint: orNull(text("what to do")),
+        }),
+      ),
+    }),
+  ),
+});
+
 export const DOCTOR_RESULT = object({
   checks: list(
     object({
@@ -235,6 +292,8 @@ function settingSchema(def: SettingDef): ResultSchema {
       return flag(def.description);
     case "durations":
       return list(count(""), def.description);
+    case "texts":
+      return list(text(""), def.description);
     case "choice":
       return choice(def.choices, def.description);
     case "string":

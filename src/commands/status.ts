@@ -47,8 +47,9 @@ const NAMES_SHOWN = 10;
 function printStatus(watches: readonly RunningWatch[]): void {
   const rows = watches.flatMap((watch) => watch.databases.map((database) => rowOf(database, watch.pid)));
   print(table([["NAME", "STATE", "TXID", "SHIPPED", "LAG", "OUTBOX", "PROCESS"], ...rows], [2, 3, 4, 5, 6]));
-  for (const { name, error } of watches.flatMap(({ databases }) => databases)) {
+  for (const { name, error, drill } of watches.flatMap(({ databases }) => databases)) {
     if (error !== null) print(`error ${name}: ${error}`);
+    if (drill?.error != null) print(`error ${name}: restore drill of ${drill.at}: ${drill.error}`);
   }
 }
 

@@ -17,10 +17,7 @@ export interface LazyPage {
 }
 
 /** The page of a watch. Until it is asked for something, nothing of it is in memory. */
-export function statusPageOf(
-  { fleet, destination }: Watch,
-  flags: DestinationFlags & Pick<WatchSettings, "maxLag">,
-): LazyPage {
+export function statusPageOf(watch: Watch, flags: DestinationFlags & Pick<WatchSettings, "maxLag">): LazyPage {
   const startedAt = new Date().toISOString();
   let page: StatusPage | null = null;
   const load = async (): Promise<StatusPage> => {
@@ -29,7 +26,7 @@ export function statusPageOf(
     const { ailmentOf } = await import("../replication/health.ts");
     const { reportOf } = await import("../replication/report.ts");
     const rowOf = (replicator: Replicator): DatabaseRow => {
-      const report = reportOf(replicator);
+      const report = reportOf(replicator, watch.drillOf(replicator));
       const ailment = ailmentOf(replicator, flags.maxLag);
       const trouble = ailment === null ? null : { ...ailment, hint: ailment.hint ?? null };
       return { ...report, trouble, condition: conditionOf(report, trouble) };
@@ -41,11 +38,11 @@ export function statusPageOf(
         pid: process.pid,
         host: hostname(),
         started_at: startedAt,
-        destination: destination.url,
+        destination: watch.destination.url,
         place: placeOf(flags),
       },
-      destination,
-      rows: () => fleet.replicators.map(rowOf),
+      destination: watch.destination,
+      rows: () => watch.fleet.replicators.map(rowOf),
     }));
   };
   return {

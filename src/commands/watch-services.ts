@@ -7,6 +7,7 @@ import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { MetricsServer } from "../metrics-server.ts";
 import type { ControlServer } from "../replication/control-server.ts";
+import type { Replicator } from "../replication/replicator.ts";
 import { statusPageOf } from "./watch-page.ts";
 
 export interface WatchServices {
@@ -41,16 +42,15 @@ export async function openServices(
 
 /** Null, with a warning, where no socket can be made: status, sync and snapshot do not work then; replication does. */
 async function openControl(
-  { fleet, destination }: Watch,
+  watch: Watch,
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<ControlServer | null> {
   const { serveControl } = await import("../replication/control-server.ts");
   const { controlFolder } = await import("../control.ts");
   try {
-    return serveControl(controlFolder(env), () => fleet.replicators, {
-      version: VERSION,
-      destination: destination.url,
-    });
+    const about = { version: VERSION, destination: watch.destination.url };
+    const drillOf = (replicator: Replicator) => watch.drillOf(replicator);
+    return serveControl(controlFolder(env), () => watch.fleet.replicators, about, drillOf);
   } catch (error) {
     if (!(error instanceof WalsyncError)) throw error;
     logEvent("warn", "no control socket", { code: error.code, error: error.message, hint: error.hint });

@@ -41,6 +41,7 @@ export default defineWalsyncCommand({
       env,
       signal,
       alerts: alerts !== null,
+      drills: true,
       replan: async () => new WatchPlan(positionals.databases, await reload()),
       onEvent: (event) => {
         if (event.kind === "alert") alerts?.send(event.alert, event.destination);

@@ -14,10 +14,11 @@ import {
   selectionsOf,
   type WatchedDatabase,
 } from "./watch-databases.ts";
+import { type DrillPlan, drillPlanOf } from "./watch-drills.ts";
 import { carePolicyOf, replicationPolicyOf, type WatchSettings } from "./watch-settings.ts";
 
 export interface PlannedDatabase extends FleetDatabase {
-  settings: { replication: ReplicationPolicy; care: CarePolicy; mayVanish: boolean };
+  settings: { replication: ReplicationPolicy; care: CarePolicy; drill: DrillPlan; mayVanish: boolean };
 }
 
 /** What a watch was told, and by whom databases may be told apart. */
@@ -83,6 +84,7 @@ export class WatchPlan {
 
   #planned({ path, name, layer, mayVanish }: WatchedDatabase): PlannedDatabase {
     const own = layer === null ? this.flags : this.#settings.flagsWith(layer);
-    return { path, name, settings: { replication: replicationPolicyOf(own), care: carePolicyOf(own), mayVanish } };
+    const settings = { replication: replicationPolicyOf(own), care: carePolicyOf(own), drill: drillPlanOf(own) };
+    return { path, name, settings: { ...settings, mayVanish } };
   }
 }

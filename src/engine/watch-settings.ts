@@ -7,6 +7,7 @@ import type { CarePolicy } from "../upkeep/caretaker.ts";
 import type { MergePolicy } from "../upkeep/merge-plan.ts";
 import { requireRetention } from "../upkeep/retention.ts";
 import { DESTINATION_FLAGS } from "./destination.ts";
+import { DRILL_FLAGS } from "./drill-settings.ts";
 
 /** Flags of the commands that read a live database. */
 export const STATE_FLAGS = {
@@ -148,10 +149,20 @@ export const WATCH_FLAGS = {
   },
   "webhook-events": {
     type: "string",
-    default: "fenced,failed,integrity,lag,recovered",
+    default: "fenced,failed,integrity,lag,drill,recovered",
     placeholder: "LIST",
     description: "which events are posted",
   },
+  "drill-interval": {
+    type: "duration",
+    default: "0",
+    description: "time between restore drills of a database, one at a time in a process of its own; 0 never",
+  },
+  "drill-assert": DRILL_FLAGS.assert,
+  "drill-assert-timeout": DRILL_FLAGS["assert-timeout"],
+  "drill-max-rto": DRILL_FLAGS["max-rto"],
+  "drill-max-rpo": DRILL_FLAGS["max-rpo"],
+  "drill-temp-dir": DRILL_FLAGS["temp-dir"],
   ...STATE_FLAGS,
 } as const;
 

@@ -5,6 +5,7 @@
 import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { monotonicMs } from "../clock.ts";
+import type { DrillSummary } from "../control.ts";
 import type { Destination } from "../destination/destination.ts";
 import { Gate } from "../destination/limit.ts";
 import { retrying } from "../destination/retry.ts";
@@ -24,6 +25,7 @@ import { Watcher } from "../replication/watcher.ts";
 import { Caretaker } from "../upkeep/caretaker.ts";
 import { destinationOf } from "./destination.ts";
 import { WatchChanges } from "./watch-changes.ts";
+import { drillFlagsOf, WatchDrills } from "./watch-drills.ts";
 import type { PlannedDatabase, WatchPlan } from "./watch-plan.ts";
 
 export type WatchEvent =
@@ -44,6 +46,11 @@ export interface WatchOptions {
   onEvent?: ((event: WatchEvent) => void) | undefined;
   /** Look after the health of the databases every few seconds, and tell what is wrong as "alert". */
   alerts: boolean;
+  /**
+   * Restore databases for practice, as their settings say, in children of this program, which has to be walsync itself. What goes
+   * wrong is told as "alert", too.
+   */
+  drills: boolean;
   /** What was asked for, read again; without it `reload` must not be called. */
   replan?: (() => Promise<WatchPlan>) | undefined;
 }
@@ -57,6 +64,7 @@ export class Watch {
   readonly #watcher: Watcher;
   readonly #care: Caretaker;
   readonly #monitor: AlertMonitor | null;
+  readonly #drills: WatchDrills | null;
   readonly #changes: WatchChanges;
   /** True when the destination has answered, false when it refused. */
   readonly #ready = Promise.withResolvers<boolean>();
@@ -95,13 +103,18 @@ export class Watch {
       create: (database) => this.#newReplicator(database),
       onAdopt: (replicator, { path, name, settings }) => {
         this.#care.follow(replicator, join(this.#folderOf(path), "merge"), settings.care);
+        this.#drills?.follow(replicator, settings.drill);
         this.#tell({ kind: "added", path, name });
       },
       onAdjust: (replicator, { settings: own }) => {
         replicator.adjust({ policy: own.replication, mayVanish: own.mayVanish });
         this.#care.adjust(replicator, own.care);
+        this.#drills?.follow(replicator, own.drill);
       },
-      onLeave: (replicator) => this.#care.release(replicator),
+      onLeave: (replicator) => {
+        this.#drills?.release(replicator);
+        return this.#care.release(replicator);
+      },
       onGone: ({ path, name }) => {
         forgetDatabase(name);
         this.#tell({ kind: "removed", path, name });
@@ -111,10 +124,16 @@ export class Watch {
     this.#monitor = options.alerts
       ? new AlertMonitor({ databases: () => this.fleet.replicators, maxLagMs: maxLag, send })
       : null;
+    this.#drills = options.drills ? new WatchDrills(drillFlagsOf(plan.flags), send) : null;
     this.#changes = new WatchChanges(plan, this.fleet, this.#events, {
       replan: async () => await options.replan!(),
       keptName: (path) => this.#keptName(path),
     });
+  }
+
+  /** What came of the last drill of a database; null before the first. */
+  drillOf(replicator: Replicator): DrillSummary | null {
+    return this.#drills?.summaryOf(replicator.name) ?? null;
   }
 
   /** Begins to replicate. Call it once, and `stop` or `abandon` afterwards. */
@@ -126,6 +145,7 @@ export class Watch {
     );
     this.#monitor?.start();
     this.fleet.start();
+    this.#drills?.start();
     this.#changes.start();
     this.#isStarted = true;
   }
@@ -170,8 +190,8 @@ export class Watch {
     const databases = this.fleet.replicators;
     logEvent("info", "stopping", { databases: databases.length });
     try {
-      await this.#care.stop();
-      await this.fleet.stop(timeoutMs);
+      // A child that cleans up keeps nobody from shipping.
+      await Promise.all([this.#care.stop().then(() => this.fleet.stop(timeoutMs)), this.#drills?.stop()]);
       logEvent("info", "stopped", { databases: databases.length });
     } finally {
       this.#close();
@@ -183,7 +203,7 @@ export class Watch {
   async abandon(): Promise<void> {
     this.#changes.stop();
     this.#monitor?.stop();
-    await this.#care.stop();
+    await Promise.all([this.#care.stop(), this.#drills?.stop()]);
     await this.fleet.stop(0).catch(() => {});
     this.#close();
   }

@@ -15,6 +15,13 @@ export const COMMAND_SETTINGS: ReadonlySet<string> = new Set([
   "webhook-url",
   "webhook-authorization",
   "webhook-events",
+  // A drill is a child of the program.
+  "drill-interval",
+  "drill-assert",
+  "drill-assert-timeout",
+  "drill-max-rto",
+  "drill-max-rpo",
+  "drill-temp-dir",
 ]);
 
 type Given = Readonly<Record<string, unknown>>;
@@ -77,11 +84,13 @@ function layerOf(given: Given): SettingLayer {
 /** As a user would write it on the command line, so that it is checked in one place. */
 function textOf(option: string, def: SettingDef, value: unknown): string {
   const wanted = TYPES[def.type];
-  const isOfType = def.type === "durations" ? Array.isArray(value) : typeof value === wanted;
+  const isList = def.type === "durations" || def.type === "texts";
+  const isOfType = isList ? Array.isArray(value) : typeof value === wanted;
   if (!isOfType) {
     throw new WalsyncError("E_USAGE", `${option}: expected ${wanted}, found ${JSON.stringify(value)}`);
   }
   if (def.type === "duration") return `${value}ms`;
+  if (def.type === "texts") return JSON.stringify(value);
   if (def.type !== "durations") return String(value);
   return (value as unknown[]).length === 0 ? "none" : (value as unknown[]).map((ms) => `${ms}ms`).join(",");
 }
@@ -92,6 +101,7 @@ const TYPES: Record<SettingDef["type"], string> = {
   integer: "number",
   duration: "number",
   durations: "array of numbers",
+  texts: "array of strings",
   size: "number",
   choice: "string",
 };

@@ -180,6 +180,7 @@ export class WalSync {
       env: this.#env,
       signal: signal ?? new AbortController().signal,
       alerts: true,
+      drills: false,
       onEvent: (event) => events.push(event),
     });
     const watcher = new Watcher(watch, signal, events);

@@ -189,6 +189,7 @@ export class Watcher implements AsyncDisposable {
   #tell({ kind, ...event }: WatchEvent): void {
     if ("alert" in event) {
       const { event: alert, atMs, ...rest } = event.alert;
+      if (alert === "drill") return; // Only the command has drills.
       this.#emit("alert", { alert, ...rest, time: new Date(atMs) });
     } else if ("name" in event) {
       const { name, ...rest } = event;

@@ -6,7 +6,7 @@ import type { ErrorCode, WalsyncError } from "../errors.ts";
 import type { DamageKind } from "./faults.ts";
 import { type Ailment, ailmentOf, type Patient } from "./health.ts";
 
-export const ALERT_EVENTS = ["fenced", "failed", "integrity", "lag", "recovered"] as const;
+export const ALERT_EVENTS = ["fenced", "failed", "integrity", "lag", "drill", "recovered"] as const;
 export type AlertEvent = (typeof ALERT_EVENTS)[number];
 
 export interface Alert {

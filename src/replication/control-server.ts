@@ -1,7 +1,7 @@
 /** The control socket of a watch: what it is doing, and requests to sync or snapshot now. */
 import { chmodSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { requireOwnFolder, type WatchReport } from "../control.ts";
+import { type DrillSummary, requireOwnFolder, type WatchReport } from "../control.ts";
 import { asDiskError, makePrivateFolder } from "../durable.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import type { Replicator } from "./replicator.ts";
@@ -16,6 +16,7 @@ export function serveControl(
   folder: string,
   replicators: () => readonly Replicator[],
   about: Pick<WatchReport, "version" | "destination">,
+  drillOf: (replicator: Replicator) => DrillSummary | null,
 ): ControlServer {
   const socket = join(folder, `${process.pid}.sock`);
   const startedAt = new Date().toISOString();
@@ -24,7 +25,7 @@ export function serveControl(
     version: about.version,
     started_at: startedAt,
     destination: about.destination,
-    databases: replicators().map(reportOf),
+    databases: replicators().map((replicator) => reportOf(replicator, drillOf(replicator))),
   });
   try {
     makePrivateFolder(folder);

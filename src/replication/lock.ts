@@ -63,9 +63,11 @@ export function lockHolderIn(folder: string): string | null {
   }
 }
 
+/** What it is called in its folder. */
+export const LOCK_FILE = "lock";
+
 // --- internal ---
 
-const LOCK_FILE = "lock";
 /** Not through a link: the file is emptied once it is ours. */
 const LOCK_FILE_FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Each one means that another process removed the file in between. */

@@ -1,8 +1,9 @@
 /** What a running watch says of one database: to `walsync status`, and on its status page. */
-import type { DatabaseReport } from "../control.ts";
+import type { DatabaseReport, DrillSummary } from "../control.ts";
 import type { Replicator } from "./replicator.ts";
 
-export function reportOf(replicator: Replicator): DatabaseReport {
+/** `drill`: the last one of it. */
+export function reportOf(replicator: Replicator, drill: DrillSummary | null): DatabaseReport {
   const { name, path, position, status, trouble } = replicator;
   const captured = position?.captured;
   const txid = Number(captured?.txid ?? 0n);
@@ -21,5 +22,6 @@ export function reportOf(replicator: Replicator): DatabaseReport {
     shipped_at: replicator.shippedAtMs === null ? null : new Date(replicator.shippedAtMs).toISOString(),
     shipped_increments: replicator.shippedIncrements,
     error: trouble,
+    drill,
   };
 }

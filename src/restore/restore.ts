@@ -4,7 +4,6 @@
  * Files are applied newest first, so each page is written once. Nothing appears under the output's name before every
  * file, the chain, the written file and SQLite's own check agree: temp file, fsync, rename, fsync folder.
  */
-import { constants, Database } from "bun:sqlite";
 import { type Chain, findTxidAt, proveTimeOf, readChain, requireHeaderOfKey } from "../chain/chain.ts";
 import { fetchInOrder } from "../chain/fetch.ts";
 import { claimedChecksums } from "../chain/layout-rules.ts";
@@ -12,11 +11,12 @@ import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError } from "../durable.ts";
-import { errnoOf, messageOf, VanishedError, WalsyncError } from "../errors.ts";
+import { errnoOf, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";
 import type { RestoreTarget } from "./restore-target.ts";
+import { integrityOf } from "./restored-database.ts";
 import { type Finished, TargetFile } from "./target-file.ts";
 
 export type IntegrityCheck = "quick" | "full" | "none";
@@ -27,6 +27,8 @@ export interface RestoreOptions {
   /** Replace an existing output, at the last moment. */
   force: boolean;
   signal?: AbortSignal | undefined;
+  /** Told the size of the database before its first page is written. What it throws ends the restore. */
+  onSize?: ((sizeBytes: number) => void) | undefined;
   onProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
 }
 
@@ -133,6 +135,7 @@ async function buildFile(
       onHeader: (header) => {
         requireHeaderOfKey(file, header);
         target.begin(file, header.pageSize, header.commit);
+        if (file === files.at(-1)) options.onSize?.(header.commit * header.pageSize);
       },
       onPage: (pgno, page) => target.put(pgno, page),
     });
@@ -156,29 +159,13 @@ function requireSha256(file: ChainFile, expected: string | undefined, found: str
   });
 }
 
-/** Lets SQLite look at the finished file, without locks and without files beside it. */
+/** Lets SQLite look at the finished file. */
 function checkWithSqlite(name: string, path: string, check: IntegrityCheck): void {
   if (check === "none") return;
-  const uri = `file:${encodeURI(path).replaceAll("?", "%3f").replaceAll("#", "%23")}?immutable=1`;
   const pragma = check === "full" ? "integrity_check" : "quick_check";
-  const found = runCheck(uri, pragma);
+  const found = integrityOf(path, pragma);
   if (found === "ok") return;
   throw new WalsyncError("E_INTEGRITY", `${name}: expected PRAGMA ${pragma} to say ok, found: ${found}`, {
     hint: "The source was damaged already when it was captured. --integrity none restores it as it was.",
   });
-}
-
-/** What the check says. A database that is damaged too badly to be checked fails in other ways: that is an answer too. */
-function runCheck(uri: string, pragma: string): string {
-  try {
-    const connection = new Database(uri, constants.SQLITE_OPEN_READONLY | constants.SQLITE_OPEN_URI);
-    try {
-      const rows = connection.query(`PRAGMA ${pragma}(10)`).values();
-      return rows.map((row) => String(row[0])).join("; ");
-    } finally {
-      connection.close();
-    }
-  } catch (error) {
-    return messageOf(error);
-  }
 }

@@ -194,6 +194,7 @@ describe("costs as measured", () => {
         shipped_at: null,
         shipped_increments: shipped,
         error: null,
+        drill: null,
       },
     ],
   });

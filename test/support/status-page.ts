@@ -25,6 +25,7 @@ export function madeUpRow(name: string, known: Partial<DatabaseRow> = {}): Datab
     shipped_at: new Date().toISOString(),
     shipped_increments: 1,
     error: null,
+    drill: null,
     condition: "ok",
     ...known,
     trouble,

@@ -1,0 +1,52 @@
+/** What a drill is told, by its command, by `watch --drill-…` and by [drill] of walsync.toml, and the policy that it means. */
+import { tmpdir } from "node:os";
+import type { SettingDef, SettingLayer, SettingValues } from "../config.ts";
+import type { ConfigFile } from "../config-file.ts";
+import type { DrillPolicy } from "../drill/verdict.ts";
+
+export const DRILL_FLAGS = {
+  assert: {
+    type: "texts",
+    placeholder: "SQL",
+    description: "a query of which every row must begin with something true, and at least one row must be there",
+  },
+  "assert-timeout": { type: "duration", default: "60", description: "time that each of these may take" },
+  "max-rto": { type: "duration", default: "0", description: "a restore that takes longer is a failure; 0 never" },
+  "max-rpo": {
+    type: "duration",
+    default: "0",
+    description: "so is a loss of transactions that are older than this; 0 never",
+  },
+  "temp-dir": {
+    type: "string",
+    placeholder: "DIR",
+    description: "where it is restored, and removed again; default: the system's folder for temporary files",
+  },
+} as const;
+
+type DrillSettings = SettingValues<typeof DRILL_FLAGS>;
+
+export function drillPolicyOf({ assert, assertTimeout, maxRto, maxRpo }: Omit<DrillSettings, "tempDir">): DrillPolicy {
+  return { assertions: assert, assertTimeoutMs: assertTimeout, maxRtoMs: maxRto, maxRpoMs: maxRpo };
+}
+
+export function tempDirOf(tempDir: string | undefined): string {
+  return tempDir ?? tmpdir();
+}
+
+/**
+ * What walsync.toml says about the drills of `watch`, for the command that has the same settings under shorter names. For a database
+ * by name: an entry that gives it that name, or puts its prefix before it, comes before [drill].
+ */
+export function drillLayer({ layer, databases }: ConfigFile, name?: string): SettingLayer {
+  const entry = databases.find((one) => one.name === name || name?.startsWith(`${one.prefix}/`) === true);
+  const layers = entry === undefined || name === undefined ? [layer] : [entry.layer, layer];
+  const settingOf = (setting: string) => (Object.hasOwn(DRILL_FLAGS, setting) ? `drill-${setting}` : setting);
+  const answering = (setting: string, def: SettingDef) =>
+    layers.find((one) => one.text(settingOf(setting), def) !== undefined) ?? layer;
+  return {
+    ...layer,
+    text: (setting, def) => answering(setting, def).text(settingOf(setting), def),
+    label: (setting, def) => answering(setting, def).label(settingOf(setting), def),
+  };
+}
