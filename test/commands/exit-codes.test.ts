@@ -70,6 +70,11 @@ const provoked: Record<string, () => Promise<Finished>> = {
     }
     return await walsync(["restore", "app", "-o", join(folder, "out.db"), "-b", bucket]);
   },
+  async E_DRILL() {
+    const { bucket } = await makePlace();
+    const { status, stderr } = await walsync(["drill", "app", "-b", bucket, "--assert", "SELECT 0"]);
+    return { status, stderr, stdout: "" }; // What it found, before it fails.
+  },
   async E_LOCKED() {
     const { bucket, folder, path } = await makePlace();
     const lock = acquireLock(join(folder, ".app.db-walsync"), path);

@@ -111,6 +111,12 @@ describe.skipIf(server === null)("on a bucket", () => {
     expect(watches).toMatchObject([{ destination: URL, databases: [{ name: "app", state: "live", shipped_txid: 2 }] }]);
   });
 
+  test("drill restores what the watch shipped, and learns from it that nothing is missing", async () => {
+    const { ok, databases } = await resultOf<{ ok: boolean; databases: object[] }>("drill", "app", ...place);
+    expect(ok).toBe(true);
+    expect(databases).toEqual([expect.objectContaining({ rpo_seconds: 0, missing_transactions: 0, faults: [] })]);
+  });
+
   test("snapshot goes through the watch", async () => {
     database.run("insert into item (body) values (randomblob(9000))");
     expect(await resultOf<object>("snapshot", "app.db", ...place)).toEqual({ name: "app", txid: 3 });
@@ -189,7 +195,14 @@ describe.skipIf(server === null)("on a bucket", () => {
 
   test("a bucket that is not there is refused by every command that needs one", async () => {
     const missing = ["-b", "s3://nobody-made-this", ...access.flags];
-    const commands = [["list"], ["verify", "app"], ["compact", "app"], ["restore", "app", "-o", "x.db"], ["doctor"]];
+    const commands = [
+      ["list"],
+      ["verify", "app"],
+      ["compact", "app"],
+      ["restore", "app", "-o", "x.db"],
+      ["drill", "app"],
+      ["doctor"],
+    ];
     for (const command of commands) {
       const { status } = await walsync([...command, ...missing], { cwd: dir, env });
       expect([command, status]).toEqual([command, 3]);
