@@ -1,5 +1,6 @@
 /** Has a restored database checked by a child of this program, which is as good as its limits. */
 import { dirname } from "node:path";
+import { errnoOf, messageOf } from "../errors.ts";
 import { formatDuration } from "../log.ts";
 import { selfCommand } from "../self.ts";
 import { CHECK_ARGUMENT, type Check, type CheckRequest, type CheckResult } from "./check.ts";
@@ -36,33 +37,42 @@ export async function runChecks(
 
 interface ChildEnd {
   results: CheckResult[];
-  status: number;
-  killedBy: string | null;
-  stderr: string;
+  /** The kernel ended it because a check took too long. */
+  isTimeout: boolean;
+  /** How it ended, in words. */
+  how: string;
 }
 
 async function askChild(request: CheckRequest, signal: AbortSignal): Promise<ChildEnd> {
-  const child = Bun.spawn(selfCommand(CHECK_ARGUMENT), {
-    stdin: new Blob([JSON.stringify(request)]),
-    stdout: "pipe",
-    stderr: "pipe",
-    // Nothing else: no credentials. What SQLite sorts goes where the restored file is, and away with it.
-    env: { SQLITE_TMPDIR: dirname(request.path) },
-    signal,
-    killSignal: "SIGKILL",
-  });
+  let child: Bun.Subprocess<Blob, "pipe", "pipe">;
+  try {
+    child = Bun.spawn(selfCommand(CHECK_ARGUMENT), {
+      stdin: new Blob([JSON.stringify(request)]),
+      stdout: "pipe",
+      stderr: "pipe",
+      // Nothing else: no credentials. What SQLite sorts goes where the restored file is, and away with it.
+      env: { SQLITE_TMPDIR: dirname(request.path) },
+      signal,
+      killSignal: "SIGKILL",
+    });
+  } catch (error) {
+    if (errnoOf(error) === undefined) throw error;
+    return { results: [], isTimeout: false, how: `cannot be started: ${messageOf(error)}` };
+  }
   const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
   const status = await child.exited;
+  const { signalCode } = child;
   // What is behind the last line break was cut off.
   const lines = stdout.split("\n").slice(0, -1);
-  const results = lines.map((line) => JSON.parse(line) as CheckResult);
-  return { results, status, killedBy: child.signalCode === null ? null : String(child.signalCode), stderr };
+  const how = signalCode === null ? `ended with status ${status}` : `was killed by ${signalCode}`;
+  return {
+    results: lines.map((line) => JSON.parse(line) as CheckResult),
+    isTimeout: String(signalCode) === "SIGALRM",
+    how: `${how} ${stderr.trim()}`.trim(),
+  };
 }
 
-function resultOfEnd({ status, killedBy, stderr }: ChildEnd, limitSeconds: number): CheckResult {
-  if (killedBy === "SIGALRM") {
-    return { result: "timeout", found: `no end within ${formatDuration(limitSeconds * 1000)}` };
-  }
-  const how = killedBy === null ? `ended with status ${status}` : `was killed by ${killedBy}`;
-  return { result: "error", found: `the process that looked ${how} ${stderr.trim()}`.trim() };
+function resultOfEnd({ isTimeout, how }: ChildEnd, limitSeconds: number): CheckResult {
+  if (isTimeout) return { result: "timeout", found: `no end within ${formatDuration(limitSeconds * 1000)}` };
+  return { result: "error", found: `the process that looks ${how}` };
 }

@@ -36,10 +36,14 @@ export async function runDrillChild(
     child.kill("SIGTERM");
     killer = setTimeout(() => child.kill("SIGKILL"), CLEANING_MS);
   };
+  // Whatever ends this process: nobody would read what it says.
+  const onExit = () => child.kill("SIGTERM");
   signal.addEventListener("abort", end);
+  process.on("exit", onExit);
   const [stdout, stderr] = await Promise.all([new Response(child.stdout).text(), new Response(child.stderr).text()]);
   const status = await child.exited;
   signal.removeEventListener("abort", end);
+  process.off("exit", onExit);
   clearTimeout(killer);
   if (signal.aborted) return null;
   return readResult(name, stdout, stderr, child.signalCode === null ? `status ${status}` : String(child.signalCode));

@@ -1,25 +1,12 @@
 /** What is measured of the restore drills of a watch. */
 import { Counter, defineGauge } from "../metrics.ts";
+import type { DrillRecord } from "./record.ts";
 
 export const drillFailures = new Counter(
   "walsync_drill_failures_total",
   "Restore drills that failed, by the code of what was worst.",
   ["database", "code"],
 );
-
-/** What is known of the drills of one database since the start of the process. */
-export interface DrillRecord {
-  readonly name: string;
-  /** When the last one ended. */
-  readonly atMs: number;
-  /** When the last one that went well ended; null if none did. */
-  readonly successAtMs: number | null;
-  /** Of the last one; null if it did not get so far. */
-  readonly rtoSeconds: number | null;
-  readonly rpoSeconds: number | null;
-  /** Why the last one failed; null if it did not. */
-  readonly error: string | null;
-}
 
 /** Defines the gauges of the drills there were when somebody reads them. */
 export function measureDrills(records: () => Iterable<DrillRecord>): void {

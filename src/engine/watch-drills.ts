@@ -1,7 +1,8 @@
 /** The restore drills of a watch: each database in its turn, one at a time for the whole process, in a child. */
 import type { DrillSummary } from "../control.ts";
 import { type ChildDrill, runDrillChild } from "../drill/drill-child.ts";
-import { type DrillRecord, drillFailures, measureDrills } from "../drill/metrics.ts";
+import { drillFailures, measureDrills } from "../drill/metrics.ts";
+import { type DrillRecord, readDrillRecord, writeDrillRecord } from "../drill/record.ts";
 import { NOT_READY_MS, nextDrillMs } from "../drill/rota.ts";
 import { type DrillPolicy, worstOf } from "../drill/verdict.ts";
 import { logEvent } from "../log.ts";
@@ -45,40 +46,47 @@ export function drillFlagsOf({ bucket, endpoint, region, forcePathStyle }: Desti
 }
 
 export class WatchDrills {
+  readonly #url: string;
   readonly #destination: readonly string[];
   readonly #tell: (alert: Alert) => void;
   readonly #schedule = new Schedule<Replicator>();
-  readonly #plans = new Map<Replicator, DrillPlan>();
-  readonly #records = new Map<string, DrillRecord>();
+  readonly #drilled = new Map<Replicator, Drilled>();
   readonly #stop = new AbortController();
   #timer: NodeJS.Timeout | undefined;
   #working: Promise<void> | null = null;
   #isStarted = false;
 
-  /** `destination`: see `drillFlagsOf`. Nothing happens before `start`. */
-  constructor(destination: readonly string[], tell: (alert: Alert) => void) {
+  /** `url` is that of the destination, for `destination` see `drillFlagsOf`. Nothing happens before `start`. */
+  constructor(url: string, destination: readonly string[], tell: (alert: Alert) => void) {
+    this.#url = url;
     this.#destination = destination;
     this.#tell = tell;
   }
 
-  /** Drills a database from now on by this plan. */
-  follow(replicator: Replicator, plan: DrillPlan): void {
-    const isMoved = this.#plans.get(replicator)?.intervalMs !== plan.intervalMs;
-    this.#plans.set(replicator, plan);
-    if (isMoved) this.#setNext(replicator);
+  /** Drills a database from now on by this plan. The results are kept in the file `path`, whose folder is that of its state. */
+  follow(replicator: Replicator, plan: DrillPlan, path: string): void {
+    const record = plan.intervalMs === 0 ? null : readDrillRecord(path, replicator.name, this.#url);
+    this.#drilled.set(replicator, { plan, path, record });
+    this.#setNext(replicator);
     this.#setTimer();
+  }
+
+  /** Another plan holds for it from now on. */
+  adjust(replicator: Replicator, plan: DrillPlan): void {
+    const drilled = this.#drilled.get(replicator);
+    if (drilled === undefined || Bun.deepEquals(drilled.plan, plan)) return;
+    this.follow(replicator, plan, drilled.path);
   }
 
   /** Leaves it alone. A drill of it that is under way has no consequence. */
   release(replicator: Replicator): void {
-    this.#plans.delete(replicator);
-    this.#records.delete(replicator.name);
+    this.#drilled.delete(replicator);
     this.#schedule.set(replicator, Number.POSITIVE_INFINITY);
   }
 
   start(): void {
     this.#isStarted = true;
-    measureDrills(() => this.#records.values());
+    measureDrills(() => this.#records());
     this.#setTimer();
   }
 
@@ -90,16 +98,24 @@ export class WatchDrills {
   }
 
   /** Null before the first drill. */
-  summaryOf(name: string): DrillSummary | null {
-    const record = this.#records.get(name);
-    if (record === undefined) return null;
+  summaryOf(replicator: Replicator): DrillSummary | null {
+    const record = this.#drilled.get(replicator)?.record ?? null;
+    if (record === null) return null;
     const { atMs, error, rtoSeconds, rpoSeconds } = record;
     return { at: new Date(atMs).toISOString(), error, rto_seconds: rtoSeconds, rpo_seconds: rpoSeconds };
   }
 
+  #records(): DrillRecord[] {
+    return [...this.#drilled.values()].map(({ record }) => record).filter((record) => record !== null);
+  }
+
   #setNext(replicator: Replicator): void {
-    const intervalMs = this.#plans.get(replicator)?.intervalMs ?? 0;
-    const dueMs = intervalMs === 0 ? Number.POSITIVE_INFINITY : nextDrillMs(replicator.name, intervalMs, Date.now());
+    const { plan, record } = this.#drilled.get(replicator)!;
+    const { intervalMs } = plan;
+    const dueMs =
+      intervalMs === 0
+        ? Number.POSITIVE_INFINITY
+        : nextDrillMs(replicator.name, intervalMs, record?.atMs ?? null, Date.now());
     this.#schedule.set(replicator, dueMs);
   }
 
@@ -120,37 +136,40 @@ export class WatchDrills {
     for (;;) {
       const replicator = this.#schedule.takeDue(Date.now());
       if (replicator === undefined || this.#stop.signal.aborted) return;
-      const plan = this.#plans.get(replicator)!;
+      const { plan } = this.#drilled.get(replicator)!;
       // Before its first snapshot there is nothing to restore.
       if ((replicator.position?.snapshotTxid ?? 0n) === 0n) {
         this.#schedule.set(replicator, Date.now() + Math.min(plan.intervalMs, NOT_READY_MS));
         continue;
       }
       const drill = await runDrillChild(replicator.name, [...this.#destination, ...flagsOf(plan)], this.#stop.signal);
-      if (drill === null || !this.#plans.has(replicator)) continue;
-      this.#record(drill);
+      const drilled = this.#drilled.get(replicator);
+      if (drill === null || drilled === undefined) continue;
+      this.#record(drilled, drill);
       this.#setNext(replicator);
     }
   }
 
-  #record(drill: ChildDrill): void {
+  #record(drilled: Drilled, drill: ChildDrill): void {
     const { name, restored, rto_seconds, rpo_seconds, faults } = drill;
-    const before = this.#records.get(name);
+    const before = drilled.record;
     const atMs = Date.now();
     const worst = worstOf(faults);
-    this.#records.set(name, {
+    drilled.record = {
       name,
+      destination: this.#url,
       atMs,
       successAtMs: worst === null ? atMs : (before?.successAtMs ?? null),
       rtoSeconds: rto_seconds,
       rpoSeconds: rpo_seconds,
       error: worst?.message ?? null,
-    });
+    };
+    writeDrillRecord(drilled.path, drilled.record);
     const alert = { database: name, atMs };
     if (worst === null) {
       const durationMs = rto_seconds === null ? undefined : rto_seconds * 1000;
       logEvent("info", "restore drill went well", { database: name, sizeBytes: restored?.bytes, durationMs });
-      if (before !== undefined && before.error !== null) {
+      if (before !== null && before.error !== null) {
         const message = "well again after: drill";
         this.#tell({ ...alert, event: "recovered", code: null, message, hint: undefined });
       }
@@ -168,6 +187,12 @@ export class WatchDrills {
 }
 
 // --- internal ---
+
+interface Drilled {
+  plan: DrillPlan;
+  path: string;
+  record: DrillRecord | null;
+}
 
 const TIMER_MAX_MS = 60 * 60_000;
 

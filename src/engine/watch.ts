@@ -102,14 +102,15 @@ export class Watch {
     this.fleet = new Fleet<PlannedDatabase>(this.#watcher, {
       create: (database) => this.#newReplicator(database),
       onAdopt: (replicator, { path, name, settings }) => {
-        this.#care.follow(replicator, join(this.#folderOf(path), "merge"), settings.care);
-        this.#drills?.follow(replicator, settings.drill);
+        const folder = this.#folderOf(path);
+        this.#care.follow(replicator, join(folder, "merge"), settings.care);
+        this.#drills?.follow(replicator, settings.drill, join(folder, "drill.json"));
         this.#tell({ kind: "added", path, name });
       },
       onAdjust: (replicator, { settings: own }) => {
         replicator.adjust({ policy: own.replication, mayVanish: own.mayVanish });
         this.#care.adjust(replicator, own.care);
-        this.#drills?.follow(replicator, own.drill);
+        this.#drills?.adjust(replicator, own.drill);
       },
       onLeave: (replicator) => {
         this.#drills?.release(replicator);
@@ -124,7 +125,7 @@ export class Watch {
     this.#monitor = options.alerts
       ? new AlertMonitor({ databases: () => this.fleet.replicators, maxLagMs: maxLag, send })
       : null;
-    this.#drills = options.drills ? new WatchDrills(drillFlagsOf(plan.flags), send) : null;
+    this.#drills = options.drills ? new WatchDrills(destination.url, drillFlagsOf(plan.flags), send) : null;
     this.#changes = new WatchChanges(plan, this.fleet, this.#events, {
       replan: async () => await options.replan!(),
       keptName: (path) => this.#keptName(path),
@@ -133,7 +134,7 @@ export class Watch {
 
   /** What came of the last drill of a database; null before the first. */
   drillOf(replicator: Replicator): DrillSummary | null {
-    return this.#drills?.summaryOf(replicator.name) ?? null;
+    return this.#drills?.summaryOf(replicator) ?? null;
   }
 
   /** Begins to replicate. Call it once, and `stop` or `abandon` afterwards. */

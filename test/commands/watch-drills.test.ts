@@ -33,7 +33,7 @@ interface Started {
   log: () => string;
 }
 
-/** A watch with these databases and drills at this interval. */
+/** A watch with new databases of these names and drills at this interval. */
 function startWatch(names: string[], interval: string, url: string, ...args: string[]): Started {
   const folder = join(dir, crypto.randomUUID());
   const temp = join(folder, "temp");
@@ -45,8 +45,18 @@ function startWatch(names: string[], interval: string, url: string, ...args: str
     app.run("insert into users (body) values (randomblob(9000))");
     return app;
   });
+  return startAgain({ folder, temp, apps }, interval, url, ...args);
+}
+
+/** A watch with the databases that are there. */
+function startAgain(
+  { folder, temp, apps }: Pick<Started, "folder" | "temp" | "apps">,
+  interval: string,
+  url: string,
+  ...args: string[]
+): Started {
   const port = freePort();
-  const paths = names.map((name) => `${name}.db`);
+  const paths = [...new Bun.Glob("*.db").scanSync({ cwd: folder })].sort();
   const flags = ["-b", url, "--metrics-port", String(port), "--drill-interval", interval, "--drill-temp-dir", temp];
   const env: Record<string, string> = { XDG_RUNTIME_DIR: folder, PATH: process.env.PATH ?? "" };
   if (server !== null && url.startsWith("s3:")) {
@@ -134,6 +144,12 @@ describe.skipIf(server === null)("drills of a watch on a bucket", () => {
     for (const { drill } of await statusOf(watch)) expect(drill).toMatchObject({ error: null, rpo_seconds: 0 });
     expect(watch.log()).not.toMatch(/ (error|warn) /);
     await stop(watch);
+    const again = startAgain(watch, "7d", "s3://drills/prod");
+    await until(() => again.log().includes("watching"), again.log);
+    const before = (await statusOf(again)).map(({ name, drill }) => [name, drill?.error]);
+    expect(before).toEqual(names.map((name) => [name, null]));
+    expect(await valuesOf(again, "walsync_drill_ok")).toEqual({ a: 1, b: 1, c: 1 });
+    await stop(again);
   });
 
   test("a failure is told by everything that tells, once by the webhook until it is over; health is that of replication", async () => {

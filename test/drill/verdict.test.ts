@@ -98,20 +98,33 @@ test("each database has one moment in every interval, whenever it is asked for",
       fc.integer({ min: 1, max: 1e9 }),
       fc.integer({ min: 0, max: 4e12 }),
       (name, intervalMs, nowMs) => {
-        const due = nextDrillMs(name, intervalMs, nowMs);
+        const due = nextDrillMs(name, intervalMs, nowMs, nowMs);
         expect(due).toBeGreaterThan(nowMs);
         expect(due - nowMs).toBeLessThanOrEqual(intervalMs);
-        expect(nextDrillMs(name, intervalMs, due - 1)).toBe(due);
-        expect(nextDrillMs(name, intervalMs, due)).toBe(due + intervalMs);
+        expect(nextDrillMs(name, intervalMs, nowMs, due - 1)).toBe(due);
+        expect(nextDrillMs(name, intervalMs, due, due)).toBe(due + intervalMs);
       },
     ),
   );
 });
 
+test("a moment that went by without a drill, and a first drill, are made up for within an hour, by many one after the other", () => {
+  const weekMs = 7 * 86_400_000;
+  const waits = Array.from({ length: 100 }, (_, i) => {
+    const own = nextDrillMs(`db${i}`, weekMs, 0, 0);
+    for (const lastAtMs of [own - 1, null]) {
+      const due = nextDrillMs(`db${i}`, weekMs, lastAtMs, own + 86_400_000);
+      expect(due - own - 86_400_000).toBeLessThan(3_600_000);
+    }
+    return nextDrillMs(`db${i}`, weekMs, null, own) - own;
+  });
+  expect(new Set(waits).size).toBe(100);
+});
+
 test("the moments of many databases are spread over the interval", () => {
   const tenths = new Map<number, number>();
   for (let i = 0; i < 1000; i++) {
-    const tenth = Math.floor(nextDrillMs(`tenants/${i}`, 10_000, 0) / 1000) % 10;
+    const tenth = Math.floor(nextDrillMs(`tenants/${i}`, 10_000, 0, 0) / 1000) % 10;
     tenths.set(tenth, (tenths.get(tenth) ?? 0) + 1);
   }
   for (let tenth = 0; tenth < 10; tenth++) expect(tenths.get(tenth)).toBeGreaterThan(50);
