@@ -21,10 +21,20 @@ export interface CompileOptions {
   /** Where the executable goes; by default dist/walsync. */
   outfile?: string | undefined;
   jitPolicy?: number | undefined;
+  /** The Bun that becomes a part of the executable; by default the one that compiles. */
+  runtime?: Runtime | undefined;
+}
+
+/** A Bun for some machine, not necessarily this one. */
+export interface Runtime {
+  /** What `bun build --target` calls it. */
+  target: string;
+  /** Path of the program. */
+  path: string;
 }
 
 /** Compiles a program as walsync is compiled; returns the compiler's exit status. */
-export function compile({ entry, outfile, jitPolicy }: CompileOptions = {}): number {
+export function compile({ entry, outfile, jitPolicy, runtime }: CompileOptions = {}): number {
   const target = outfile ?? join(root, "dist", "walsync");
   const build = Bun.spawnSync(
     [
@@ -42,6 +52,7 @@ export function compile({ entry, outfile, jitPolicy }: CompileOptions = {}): num
       "--no-compile-autoload-bunfig",
       `--define=WALSYNC_VERSION=${JSON.stringify(packageJson.version)}`,
       `--define=WALSYNC_COMMIT=${JSON.stringify(currentCommit())}`,
+      ...(runtime === undefined ? [] : [`--target=${runtime.target}`, `--compile-executable-path=${runtime.path}`]),
       `--outfile=${target}`,
       entry ?? join("src", "main.ts"),
     ],
