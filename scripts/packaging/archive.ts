@@ -18,8 +18,8 @@ export function tarGz(folder: string, members: readonly Member[], timestamp: num
     bytes,
     new Uint8Array(padding(bytes.length)),
   ]);
-  // gzip's own time is left 0 by zlib, and no name is stored.
-  return gzipSync(Buffer.concat([...parts, END]), { level: 9 });
+  // zlib leaves the time of gzip 0, and stores no name. Level 9 takes three times as long for 2 % less.
+  return gzipSync(Buffer.concat([...parts, END]), { level: 6 });
 }
 
 // --- internal ---

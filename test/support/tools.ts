@@ -2,7 +2,7 @@
 import { accessSync, constants } from "node:fs";
 import { join, resolve } from "node:path";
 
-export type ToolName = "ltx" | "versitygw" | "litestream" | "litestream-vfs.so";
+export type ToolName = "ltx" | "versitygw" | "litestream" | "litestream-vfs.so" | "musl-run";
 
 const REPOSITORY = resolve(import.meta.dir, "../..");
 const reported = new Set<ToolName>();
