@@ -13,6 +13,7 @@ import { exitStatus, WalsyncError } from "../src/errors.ts";
 import { table } from "../src/log.ts";
 import { compile } from "./build.ts";
 import { tarGz } from "./packaging/archive.ts";
+import { withoutStaleSignature } from "./packaging/macho.ts";
 import { unpackRuntime } from "./packaging/runtime.ts";
 import { sbomOf } from "./packaging/sbom.ts";
 import { archiveName, TARGETS, type Target } from "./packaging/targets.ts";
@@ -75,7 +76,7 @@ function buildArchive(target: Target, out: string, timestamp: number): Built {
       hint: "What the compiler said is above.",
     });
   }
-  const bytes = readFileSync(program);
+  const bytes = withoutStaleSignature(readFileSync(program));
   const file = (name: string) => ({ name, bytes: readFileSync(join(ROOT, name)), isExecutable: false });
   const members = [{ name: "walsync", bytes, isExecutable: true }, file("LICENSE"), file("README.md")];
   const archive = tarGz(`walsync-${target.name}`, members, timestamp);
