@@ -2,7 +2,6 @@
  * Archives that are the same bytes whenever they are made of the same files: fixed order, time, owner and modes. The tar
  * format is POSIX ustar: https://pubs.opengroup.org/onlinepubs/9699919799/utilities/pax.html
  */
-import { gzipSync } from "node:zlib";
 
 export interface Member {
   /** Below the archive's folder; ASCII. */
@@ -18,8 +17,9 @@ export function tarGz(folder: string, members: readonly Member[], timestamp: num
     bytes,
     new Uint8Array(padding(bytes.length)),
   ]);
-  // zlib leaves the time of gzip 0, and stores no name. Level 9 takes three times as long for 2 % less.
-  return gzipSync(Buffer.concat([...parts, END]), { level: 6 });
+  // No time and no name in its header. zlib's bytes depend on what the processor can do, those of libdeflate do not. Level 9
+  // takes twice as long for 0.4 % less.
+  return Bun.gzipSync(Buffer.concat([...parts, END]), { library: "libdeflate", level: 6 });
 }
 
 // --- internal ---

@@ -1,7 +1,7 @@
 /** Bun for other machines: fetched once from the npm registry, and never used unless it is what bun.lock says it is. */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync, readFileSync, rmSync } from "node:fs";
-import { join } from "node:path";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, renameSync, rmSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
 import { WalsyncError } from "../../src/errors.ts";
 import { type Lockfile, lockedPackage } from "./lockfile.ts";
 
@@ -13,8 +13,7 @@ import { type Lockfile, lockedPackage } from "./lockfile.ts";
 export function unpackRuntime(lock: Lockfile, packageName: string, cache: string, folder: string): string {
   const { name, version, integrity } = lockedPackage(lock, packageName);
   const packed = join(cache, `${name.replace("@", "").replace("/", "-")}-${version}.tgz`);
-  mkdirSync(cache, { recursive: true });
-  if (!existsSync(packed)) run(["npm", "pack", "--silent", "--pack-destination", cache, `${name}@${version}`], cache);
+  if (!existsSync(packed)) fetchPackage(`${name}@${version}`, packed);
   const found = integrityOf(packed);
   if (found !== integrity) {
     rmSync(packed, { force: true });
@@ -24,11 +23,23 @@ export function unpackRuntime(lock: Lockfile, packageName: string, cache: string
   }
   rmSync(folder, { recursive: true, force: true });
   mkdirSync(folder, { recursive: true });
-  run(["tar", "-xzf", packed, "-C", folder, "package/bin/bun"], cache);
+  run(["tar", "-xzf", packed, "-C", folder, "package/bin/bun"], folder);
   return join(folder, "package", "bin", "bun");
 }
 
 // --- internal ---
+
+/** In a folder of its own until it is whole: two releases may be built at once. */
+function fetchPackage(id: string, packed: string): void {
+  mkdirSync(dirname(packed), { recursive: true });
+  const folder = mkdtempSync(`${packed}.tmp-`);
+  try {
+    run(["npm", "pack", "--silent", "--pack-destination", folder, id], folder);
+    renameSync(join(folder, basename(packed)), packed);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+}
 
 function integrityOf(path: string): string {
   return `sha512-${createHash("sha512").update(readFileSync(path)).digest("base64")}`;

@@ -6,7 +6,6 @@ import { join, resolve } from "node:path";
 import { tarGz } from "../../scripts/packaging/archive.ts";
 import { archiveName, TARGETS } from "../../scripts/packaging/targets.ts";
 import { installerFor } from "../../scripts/release.ts";
-import { compiledBinary } from "../support/binary.ts";
 import { tempDir } from "../support/temp.ts";
 
 const INSTALLER = resolve(import.meta.dir, "../../scripts/install.sh");
@@ -40,16 +39,16 @@ beforeEach(() => {
 });
 
 describe("a release that is whole", () => {
-  test("is installed: the real program, executable, and nothing else is left", async () => {
-    const program = readFileSync(compiledBinary());
+  test("is installed, executable, and nothing else is left", async () => {
+    const program = Buffer.from("#!/bin/sh\necho walsync 9.9.9\n");
     serve(hostTarget(), program);
     const { status, stderr } = await install();
     expect([status, stderr]).toEqual([0, expect.stringContaining(`as ${folder}/walsync`)]);
     expect(readdirSync(folder)).toEqual(["walsync"]);
-    expect(Bun.hash(readFileSync(join(folder, "walsync")))).toBe(Bun.hash(program));
+    expect(readFileSync(join(folder, "walsync"))).toEqual(program);
     expect(statSync(join(folder, "walsync")).mode & 0o777).toBe(0o755);
     expect(stderr).toContain("is not on the PATH");
-  }, 60_000);
+  });
 
   test("goes to ~/.local/bin, and comes from the release that the installer belongs to", async () => {
     serve(hostTarget(), Buffer.from("#!/bin/sh\necho walsync 9.9.9\n"), "/releases/latest/download");

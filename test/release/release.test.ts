@@ -1,4 +1,5 @@
-// Goal: what a release hands out is complete, runs, is what SHA256SUMS says, and is the same bytes when it is built again.
+// Goal: what a release hands out is complete, runs, is what SHA256SUMS says, is installed by its own installer, and is the same
+// bytes when it is built again.
 import { Database } from "bun:sqlite";
 import { beforeAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
@@ -16,10 +17,16 @@ const BUILD_WITHIN_MS = 240_000;
 const isLinuxX64 = process.platform === "linux" && process.arch === "x64";
 const dir = tempDir();
 const out = join(dir, "release");
+const again = join(dir, "elsewhere", "again");
 
+if (!isLinuxX64) console.warn("SKIPPED: tests of a release, because its programs that can be run are those for Linux on x86-64");
 describe.skipIf(!isLinuxX64)("a release", () => {
-  beforeAll(() => {
-    build(["linux-x64", "linux-x64-musl", "--out", out, "--releases-url", "https://example.com/walsync/releases"]);
+  beforeAll(async () => {
+    const url = "https://example.com/walsync/releases";
+    await Promise.all([
+      build(["linux-x64", "linux-x64-musl", "--out", out, "--releases-url", url]),
+      build(["linux-x64-musl", "--out", again]),
+    ]);
     for (const name of ["linux-x64", "linux-x64-musl"]) run(["tar", "-xzf", join(out, archiveName(name)), "-C", dir]);
   }, BUILD_WITHIN_MS);
 
@@ -57,16 +64,25 @@ describe.skipIf(!isLinuxX64)("a release", () => {
     if (runner !== null) expectToWork([runner, join(dir, "walsync-linux-x64-musl", "walsync")], "musl");
   });
 
-  test(
-    "the same commit gives the same bytes, wherever it is built",
-    () => {
-      const again = join(dir, "elsewhere", "again");
-      build(["linux-x64-musl", "--out", again]);
-      const name = archiveName("linux-x64-musl");
-      expect(Bun.hash(readFileSync(join(again, name)))).toBe(Bun.hash(readFileSync(join(out, name))));
-    },
-    BUILD_WITHIN_MS,
-  );
+  test("the installer of the release installs the program for this machine", async () => {
+    const server = Bun.serve({
+      hostname: "127.0.0.1",
+      port: 0,
+      fetch: ({ url }) => new Response(Bun.file(join(out, new URL(url).pathname))),
+    });
+    const folder = join(dir, "bin");
+    const env = { ...process.env, WALSYNC_BASE_URL: server.url.origin };
+    const installed = Bun.spawn(["sh", join(out, "install.sh"), folder], { env, stdin: "ignore", stderr: "ignore" });
+    expect(await installed.exited).toBe(0);
+    await server.stop(true);
+    const built = readFileSync(join(dir, "walsync-linux-x64", "walsync"));
+    expect(Bun.hash(readFileSync(join(folder, "walsync")))).toBe(Bun.hash(built));
+  });
+
+  test("the same commit gives the same bytes, wherever it is built", () => {
+    const name = archiveName("linux-x64-musl");
+    expect(Bun.hash(readFileSync(join(again, name)))).toBe(Bun.hash(readFileSync(join(out, name))));
+  });
 
   test("the bill of materials has what an installation without development packages has, and Bun", () => {
     const sbom = JSON.parse(readFileSync(join(out, "walsync.cdx.json"), "utf8")) as Sbom;
@@ -133,8 +149,11 @@ interface Sbom {
   dependencies: { ref: string; dependsOn: string[] }[];
 }
 
-function build(args: string[]): void {
-  run([process.execPath, join(ROOT, "scripts/release.ts"), ...args]);
+async function build(args: string[]): Promise<void> {
+  const command = [process.execPath, join(ROOT, "scripts/release.ts"), ...args];
+  const child = Bun.spawn(command, { stdin: "ignore", stdout: "ignore", stderr: "pipe" });
+  const complaint = await new Response(child.stderr).text();
+  if ((await child.exited) !== 0) throw new Error(`${command.join(" ")}: expected exit 0, found: ${complaint}`);
 }
 
 /** Returns what the command printed. Throws with what it complained about. */
