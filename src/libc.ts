@@ -1,6 +1,6 @@
 /**
  * The few functions of the C library that Bun has no name for: flock(2), the question of fcntl(2) who holds a lock and
- * the request for one, madvise(2), alarm(2), and the question of tcgetpgrp(3) who is in the foreground of a terminal.
+ * the request for one, madvise(2), alarm(2), waitid(2), and the question of tcgetpgrp(3) who is in the foreground of a terminal.
  */
 
 import { dlopen, FFIType, ptr } from "bun:ffi";
@@ -64,6 +64,19 @@ export function isInForeground(): boolean {
   }
 }
 
+/**
+ * Takes the exit status of a child that has ended, whoever started it, so that it is gone. Not that of `kept`, which others
+ * wait for. False if there is none, which is always so where it is not Linux.
+ */
+export function reapChild(kept: number): boolean {
+  if (process.platform !== "linux") return false;
+  // Looks first, without taking: 0 is left where no child has ended.
+  childInfo.setInt32(SI_PID_OFFSET, 0, true);
+  if (library().waitid(P_ALL, 0, ptr(childInfo.buffer), WEXITED | WNOHANG | WNOWAIT) !== 0) return false;
+  const pid = childInfo.getInt32(SI_PID_OFFSET, true);
+  return pid !== 0 && pid !== kept && library().waitid(P_PID, pid, ptr(childInfo.buffer), WEXITED | WNOHANG) === 0;
+}
+
 // --- internal ---
 
 const LOCK_EXCLUSIVE = 2;
@@ -76,6 +89,13 @@ const F_WRLCK = 1;
 const F_UNLCK = 2;
 const SEEK_SET = 0;
 const UNKNOWN_PROCESS = -1;
+const P_ALL = 0;
+const P_PID = 1;
+const WNOHANG = 1;
+const WEXITED = 4;
+const WNOWAIT = 0x0100_0000;
+/** In siginfo_t on 64-bit Linux, behind si_signo, si_errno, si_code and padding. */
+const SI_PID_OFFSET = 16;
 /** glibc, musl, macOS: whichever loads first. */
 const LIBRARIES = [
   "libc.so.6",
@@ -89,9 +109,12 @@ const SYMBOLS = {
   alarm: { args: [FFIType.u32], returns: FFIType.u32 },
   tcgetpgrp: { args: [FFIType.i32], returns: FFIType.i32 },
   getpgrp: { args: [], returns: FFIType.i32 },
+  waitid: { args: [FFIType.i32, FFIType.i32, FFIType.ptr, FFIType.i32], returns: FFIType.i32 },
 } as const;
 
 const question = new DataView(new ArrayBuffer(32));
+/** siginfo_t. */
+const childInfo = new DataView(new ArrayBuffer(128));
 
 /** struct flock on 64-bit Linux: l_type i16, l_whence i16, 4 bytes padding, l_start i64, l_len i64, l_pid i32. */
 function fillFlock(type: number, offset: number): void {

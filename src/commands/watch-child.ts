@@ -7,7 +7,7 @@ import { ExitWith } from "../cli/exit.ts";
 import { Interrupted, onInterruptedAgain } from "../cli/interrupt.ts";
 import type { Origin } from "../config.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
-import { isInForeground } from "../libc.ts";
+import { isInForeground, reapChild } from "../libc.ts";
 import { logEvent } from "../log.ts";
 import { splitWords } from "../words.ts";
 
@@ -67,6 +67,7 @@ export class Application {
       return end;
     });
     this.#forwardSignals(signal);
+    if (process.pid === INIT_PID) this.#adoptOrphans();
     // Whatever ends this process: nobody would replicate what the application goes on to write.
     process.on("exit", () => this.#send("SIGTERM"));
   }
@@ -92,6 +93,14 @@ export class Application {
     });
     onInterruptedAgain(() => this.#kill());
     for (const name of PASSED_ON) process.on(name, () => forward(name));
+  }
+
+  /** The first process of a container becomes the parent of every orphan: none may stay behind as a zombie. */
+  #adoptOrphans(): void {
+    const timer = setInterval(() => {
+      while (reapChild(this.#child.pid)) {}
+    }, REAP_EVERY_MS);
+    timer.unref();
   }
 
   /** False if there is nothing left to kill. */
@@ -132,6 +141,9 @@ export function conclude(end: ApplicationEnd, failure: unknown): void {
 
 // --- internal ---
 
+const INIT_PID = 1;
+/** A look costs microseconds. Not SIGCHLD: on old kernels Bun itself listens for that. */
+const REAP_EVERY_MS = 2000;
 const FLAG = { label: "--exec", code: "E_USAGE" } as const;
 /** Beside SIGINT and SIGTERM. Not SIGHUP, which reloads walsync.toml. */
 const PASSED_ON = ["SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH"] as const;

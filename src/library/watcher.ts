@@ -209,8 +209,8 @@ export class Watcher implements AsyncDisposable {
 const OPENING_MS = 10;
 
 /** True while its file is still to be made: that is no fault. */
-function isAwaited({ state, failure }: Replicator): boolean {
-  return state === "failed" && failure === null;
+function isAwaited({ state, status }: Replicator): boolean {
+  return state === "waiting" && status === null;
 }
 
 /** `work`, unless the signal aborts first. Leaves nothing at the signal, which may outlive many calls. */

@@ -116,7 +116,8 @@ export class Replicator {
   }
 
   get state(): Phase["kind"] {
-    return this.#phase.kind;
+    // One that its application has yet to make is tried again as a failed one is.
+    return this.#isAwaited && this.#phase.kind === "failed" ? "waiting" : this.#phase.kind;
   }
 
   /** What is measured of it; null while the database is not open. */
@@ -249,9 +250,7 @@ export class Replicator {
 
   async #lastSync(deadline: AbortSignal): Promise<void> {
     this.notice(true);
-    if (this.#phase.kind === "vanished" ? existsSync(this.path) : this.#open?.isReplaced()) {
-      this.#lose(monotonicMs());
-    }
+    if (this.#phase.kind === "vanished" ? existsSync(this.path) : this.#open?.isReplaced()) this.#lose(monotonicMs());
     if (this.#phase.kind === "failed" && this.#isGone()) this.#failure = null;
     else if (this.#phase.kind === "failed" && !deadline.aborted) {
       // One more try: what was committed since would wait for the next start.

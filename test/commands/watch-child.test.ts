@@ -62,6 +62,8 @@ class Place {
   readonly folder = join(dir, crypto.randomUUID());
   bucket = join(this.folder, "bucket");
   env: Record<string, string> = { XDG_RUNTIME_DIR: this.folder };
+  /** What starts the program; by default nothing does. */
+  prefix: readonly string[] = [];
   log = "";
   output = "";
   child!: Bun.Subprocess<"ignore", "pipe", "pipe">;
@@ -83,7 +85,7 @@ class Place {
   start(exec: string, ...args: string[]): void {
     const [what, rest] = args[0]?.startsWith("-") === false ? [args[0], args.slice(1)] : ["app.db", args];
     const all = ["watch", what, "-b", this.bucket, "--no-metrics", "--wal-sync-interval", "0", "--exec", exec, ...rest];
-    this.child = Bun.spawn([compiledBinary(), ...all], {
+    this.child = Bun.spawn([...this.prefix, compiledBinary(), ...all], {
       cwd: this.folder,
       env: { PATH: process.env.PATH ?? "", ...this.env },
       stdin: "ignore",
@@ -282,6 +284,14 @@ describe("the start", () => {
     expect(place.log).toMatch(/waiting for the database/);
   });
 
+  test("with a database that the application has yet to make is no failure: status says that it is waited for", async () => {
+    const place = new Place();
+    await place.started("sh -c 'echo up 0 $$; exec sleep 60'", "--restore-if-missing");
+    const { stdout } = await succeed(["status", "--json"], { env: place.env });
+    const databases = JSON.parse(stdout).watches.flatMap((watch: { databases: object[] }) => watch.databases);
+    expect(databases).toMatchObject([{ name: "app", state: "waiting", error: null }]);
+  });
+
   test("can be said in walsync.toml", async () => {
     const place = new Place();
     writeFileSync(place.path("walsync.toml"), `[sync]\nexec = "sh -c 'exit \${STATUS}'"\n`);
@@ -429,6 +439,22 @@ test("another writer who takes over ends the application, even one that ignores 
   expect(place.signalsSeen()).toEqual(["SIGTERM"]);
   expect(place.log).toMatch(/walsync: E_FENCED /);
 });
+
+const newNamespace = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"];
+const canBeInit = Bun.which("unshare") !== null && Bun.spawnSync([...newNamespace, "true"]).success;
+if (!canBeInit)
+  console.warn("SKIPPED: the watch as the first process of a container, because unshare is not allowed here");
+test.skipIf(!canBeInit)(
+  "as the first process of a container it leaves no zombies, and no exit status is lost",
+  async () => {
+    const place = new Place();
+    const zombies = "grep -c '^State:.Z' /proc/[0-9]*/status | grep -c ':1'";
+    const script = `for i in 1 2 3; do (true &); done; sleep 0.3; ${zombies}; sleep 2.2; ${zombies}; exit 5`;
+    place.prefix = newNamespace;
+    place.start(`sh -c "${script}"`);
+    expect([await place.status(), place.output]).toEqual([5, "3\n0\n"]);
+  },
+);
 
 describe("decisions", () => {
   const end = { status: 0, killedBy: null, wasDismissed: false };

@@ -19,7 +19,8 @@ const dir = tempDir();
 const out = join(dir, "release");
 const again = join(dir, "elsewhere", "again");
 
-if (!isLinuxX64) console.warn("SKIPPED: tests of a release, because its programs that can be run are those for Linux on x86-64");
+if (!isLinuxX64)
+  console.warn("SKIPPED: tests of a release, because its programs that can be run are those for Linux on x86-64");
 describe.skipIf(!isLinuxX64)("a release", () => {
   beforeAll(async () => {
     const url = "https://example.com/walsync/releases";
