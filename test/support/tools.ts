@@ -1,8 +1,18 @@
-/** Public tools that some tests compare with or talk to. A machine without them skips those tests, loudly; CI may not. */
+/** Public tools, and schemas, that some tests compare with or talk to. A machine without them skips those tests, loudly; CI may not. */
 import { accessSync, constants } from "node:fs";
 import { join, resolve } from "node:path";
 
-export type ToolName = "ltx" | "versitygw" | "litestream" | "litestream-vfs.so" | "musl-run";
+export type ToolName =
+  | "ltx"
+  | "versitygw"
+  | "litestream"
+  | "litestream-vfs.so"
+  | "musl-run"
+  | "actionlint"
+  | "shellcheck"
+  | "hadolint"
+  | "compose-spec.json"
+  | "kubernetes.json";
 
 const REPOSITORY = resolve(import.meta.dir, "../..");
 const reported = new Set<ToolName>();
@@ -15,7 +25,7 @@ export function requireTool(name: ToolName): string | null {
     accessSync(path, constants.X_OK);
     return path;
   } catch (error) {
-    if (process.env.CI === "true") throw new Error(`${path}: expected a program, found none`, { cause: error });
+    if (process.env.CI === "true") throw new Error(`${path}: expected this tool, found none`, { cause: error });
     if (!reported.has(name)) console.warn(`SKIPPED: tests with ${name}, because ${path} is not there`);
     reported.add(name);
     return null;
