@@ -25,7 +25,7 @@ const server = createServer(async (request, response) => {
     );
   }
 });
-server.listen(Number(process.env.PORT ?? 8080));
+server.listen(Number(process.env.PORT ?? 8080), process.env.HOST);
 
 // What is under way is finished; walsync ships it after this process has ended.
 process.on("SIGTERM", () => {
