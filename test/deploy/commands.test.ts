@@ -39,7 +39,9 @@ test.each(examples.map(([place, words]) => [place, words.join(" ")]))("%s: walsy
 });
 
 test("a flag that does not exist, a wrong value and an unknown command are not accepted", async () => {
-  expect(expectAccepted("watch", ["app.db", "-b", "backup", "--restore-if-mising"])).rejects.toThrow("restore-if-mising");
+  expect(expectAccepted("watch", ["app.db", "-b", "backup", "--restore-if-mising"])).rejects.toThrow(
+    "restore-if-mising",
+  );
   expect(expectAccepted("watch", ["app.db", "-b", "backup", "--shutdown-timeout=soon"])).rejects.toThrow("soon");
   expect(expectAccepted("wacht", [])).rejects.toThrow();
 });
@@ -98,7 +100,7 @@ function inYaml(path: string): [string, string[]][] {
 
 /** In the shell blocks of a document, also behind another program (sudo, docker, kubectl, fly) and in its quotes. */
 function inGuide(path: string): [string, string[]][] {
-  const blocks = [...read(path).matchAll(/^```sh\n([^]*?)^```$/gm)].map(([, text]) => text!.replaceAll("\\\n", " "));
+  const blocks = [...read(path).matchAll(/^```sh\n([\s\S]*?)^```$/gm)].map(([, text]) => text!.replaceAll("\\\n", " "));
   const lines = blocks.flatMap((text) => text.split("\n")).map((line) => line.replace(/(^|\s)#.*$/, ""));
   const commands = new RegExp(`(?:^|[\\s"'/])walsync ((?:${Object.keys(app.commands).join("|")})\\b[^"|&;]*)`, "g");
   return lines.flatMap((line) =>
