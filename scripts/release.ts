@@ -48,6 +48,19 @@ export function buildRelease({ targets, out, releasesUrl }: ReleaseOptions): Bui
   return built;
 }
 
+/** The program for a target, made in `folder`. The same commit gives the same bytes, whatever the folder. */
+export function buildProgram(target: Target, folder: string): Buffer {
+  const runtime = unpackRuntime(lock, target.runtimePackage, join(ROOT, ".cache", "runtimes"), join(folder, "bun"));
+  // A program knows the name that it was built under: the same for every target and folder.
+  const program = join(folder, "walsync");
+  if (compile({ outfile: program, runtime: { target: target.bunTarget, path: runtime } }) !== 0) {
+    throw new WalsyncError("E_INTEGRITY", `${target.name}: expected walsync to compile, found that it does not`, {
+      hint: "What the compiler said is above.",
+    });
+  }
+  return withoutStaleSignature(readFileSync(program));
+}
+
 /** scripts/install.sh with the address that it downloads from. */
 export function installerFor(releasesUrl: string): string {
   // It becomes a word of a shell script.
@@ -68,15 +81,7 @@ const INSTALLER = "install.sh";
 
 function buildArchive(target: Target, out: string, timestamp: number): Built {
   const work = join(out, `${target.name}.tmp-build`);
-  const runtime = unpackRuntime(lock, target.runtimePackage, join(ROOT, ".cache", "runtimes"), join(work, "bun"));
-  // A program knows the name that it was built under: the same for every target and folder.
-  const program = join(work, "walsync");
-  if (compile({ outfile: program, runtime: { target: target.bunTarget, path: runtime } }) !== 0) {
-    throw new WalsyncError("E_INTEGRITY", `${target.name}: expected walsync to compile, found that it does not`, {
-      hint: "What the compiler said is above.",
-    });
-  }
-  const bytes = withoutStaleSignature(readFileSync(program));
+  const bytes = buildProgram(target, work);
   const file = (name: string) => ({ name, bytes: readFileSync(join(ROOT, name)), isExecutable: false });
   const members = [{ name: "walsync", bytes, isExecutable: true }, file("LICENSE"), file("README.md")];
   const archive = tarGz(`walsync-${target.name}`, members, timestamp);
