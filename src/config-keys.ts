@@ -19,6 +19,7 @@ const same = (...names: string[]): Record<string, ConfigKey> =>
 /** Keys by section. */
 export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, ConfigKey>>>> = {
   s3: same("bucket", "endpoint", "region", "force_path_style", "storage_class", "sse"),
+  encryption: { recipients: { setting: "recipient" }, recipients_file: { setting: "recipients-file" } },
   sync: same(
     "layout",
     "wal_sync_interval",
@@ -86,6 +87,7 @@ export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
 /** Settings that a running watch cannot take over: another value needs a restart. */
 export const FIXED_SETTINGS: ReadonlySet<string> = new Set([
   ...Object.values(CONFIG_SECTIONS.s3!).map(({ setting }) => setting),
+  ...Object.values(CONFIG_SECTIONS.encryption!).map(({ setting }) => setting),
   ...Object.values(CONFIG_SECTIONS.metrics!).map(({ setting }) => setting),
   "state-dir",
   "restore-if-missing",

@@ -95,7 +95,7 @@ function kindOf(def: SettingDef): string {
 
 function defaultOf(def: SettingDef, key: ConfigKey): string {
   if (def.type === "boolean") return String(key.negated === true);
-  if (def.type === "texts") return "[]";
+  if (def.type === "texts") return def.isNeverEmpty ? "none" : "[]";
   if (def.default === undefined) return "none";
   return def.type === "durations" || (def.type !== "integer" && Number.isNaN(Number(def.default)))
     ? JSON.stringify(def.type === "durations" ? def.default.split(",") : def.default).replaceAll(",", ", ")
@@ -121,7 +121,7 @@ function schemaOf(def: SettingDef): object {
     case "durations":
       return { type: "array", items: { type: ["string", "number"] } };
     case "texts":
-      return { type: "array", items: { type: "string" } };
+      return { type: "array", items: { type: "string" }, ...(def.isNeverEmpty ? { minItems: 1 } : {}) };
     case "size":
       return { type: ["string", "number"] };
     case "choice":

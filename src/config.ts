@@ -29,8 +29,11 @@ export type SettingDef =
   | (SettingBase & { type: "duration"; default?: string })
   /** Lengths of time with commas between them, ascending, or "none"; the value is a list of milliseconds. */
   | (SettingBase & { type: "durations"; default?: string })
-  /** Any number of texts, each given by a flag of its own. As one text they are a JSON array. */
-  | (SettingBase & { type: "texts"; default?: undefined })
+  /**
+   * Any number of texts, each given by a flag of its own. As one text they are a JSON array. With `isNeverEmpty`, a list without
+   * a text is refused, and it has no value if nobody gives one.
+   */
+  | (SettingBase & { type: "texts"; default?: undefined; isNeverEmpty?: boolean })
   /** An amount of bytes. */
   | (SettingBase & { type: "size"; default?: string })
   | (SettingBase & { type: "choice"; choices: readonly string[]; default?: string });
@@ -50,7 +53,8 @@ export type ParsedValue<D extends SettingDef> = D extends { type: "boolean" }
 
 /** A setting with a default, a required one, a boolean and a list of texts always have a value. */
 export type SettingValue<D extends SettingDef> = D extends
-  | { type: "boolean" | "texts" }
+  | { type: "boolean" }
+  | { type: "texts"; isNeverEmpty?: false }
   | { default: string }
   | { required: true }
   ? ParsedValue<D>
@@ -144,7 +148,7 @@ export function camelCase(name: string): string {
 
 /** Of a setting that nobody gave, as text; undefined if it has no value then. */
 function defaultText(def: SettingDef): string | undefined {
-  if (def.type === "texts") return "[]";
+  if (def.type === "texts") return def.isNeverEmpty ? undefined : "[]";
   return def.type === "boolean" ? String(def.default ?? false) : def.default;
 }
 
@@ -189,6 +193,7 @@ function parseSetting(
     case "texts": {
       const texts = JSON.parse(text) as string[];
       if (texts.some((one) => one.trim() === "")) throw invalid(code, label, "texts with something in them", text);
+      if (texts.length === 0 && def.isNeverEmpty) throw invalid(code, label, "at least one text", text);
       return texts;
     }
     case "size":

@@ -9,6 +9,7 @@
 export type ErrorCode =
   | "E_USAGE" //           2  wrong flags or arguments
   | "E_CONFIG" //          2  wrong configuration file
+  | "E_IDENTITY" //        2  encrypted files, and no identity that opens them
   | "E_OUTPUT_EXISTS" //   2  the output would overwrite something
   | "E_UNREACHABLE" //     3  the destination does not answer, or answers 5xx
   | "E_REFUSED" //         3  the destination refuses: bucket, credentials, permission
@@ -26,6 +27,7 @@ export type ErrorCode =
 const EXIT_STATUS: Record<ErrorCode, number> = {
   E_USAGE: 2,
   E_CONFIG: 2,
+  E_IDENTITY: 2,
   E_OUTPUT_EXISTS: 2,
   E_UNREACHABLE: 3,
   E_REFUSED: 3,

@@ -20,6 +20,10 @@ force_path_style = true
 storage_class = "STANDARD_IA"
 sse = "AES256"
 
+[encryption]
+recipients = ["age1one", "age1two"]
+recipients_file = "/etc/walsync/recipients.txt"
+
 [sync]
 layout = "litestream"
 wal_sync_interval = "250ms"
@@ -90,6 +94,9 @@ describe("a file", () => {
       forcePathStyle: true,
       storageClass: "STANDARD_IA",
       sse: "AES256",
+      recipient: ["age1one", "age1two"],
+      recipientsFile: "/etc/walsync/recipients.txt",
+      identity: undefined,
       layout: "litestream",
       walSyncInterval: 250,
       snapshotInterval: 1_800_000,
@@ -135,8 +142,8 @@ describe("a file", () => {
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:59" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:63" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:63" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:67" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);

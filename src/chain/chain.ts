@@ -147,14 +147,25 @@ export async function findTxidAt(
   return points[low]!;
 }
 
-/** When the state after `txid`, the end of a file, was captured. Nothing proves the header that tells it. */
+/** When the state after `txid`, the end of a file, was captured. Nothing proves what tells it. */
 export async function readTimeOf(
   destination: Destination,
   files: readonly ChainFile[],
   txid: Txid,
   signal?: AbortSignal,
 ): Promise<number> {
-  return (await readFileHeader(destination, firstEndingAt(files, txid), signal)).timestampMs;
+  const file = firstEndingAt(files, txid);
+  if (destination.capabilities.encryption === "sealed") return await readToldTime(destination, file, signal);
+  return (await readFileHeader(destination, file, signal)).timestampMs;
+}
+
+/** When the last state in an encrypted file was captured, as is told beside it in the clear. Throws LtxError, VanishedError. */
+export async function readToldTime(destination: Destination, file: NamedFile, signal?: AbortSignal): Promise<number> {
+  const head = await destination.head(file.key, { signal });
+  if (head === null) throw vanished(destination, file);
+  const timestampMs = Date.parse(head.metadata.timestamp ?? "");
+  if (Number.isFinite(timestampMs)) return timestampMs;
+  throw new LtxError(`${file.key}: expected the time of its state beside it, found none`);
 }
 
 /** As `readTimeOf`, proven by the checksum of the whole file. Throws LtxError. */

@@ -9,6 +9,7 @@
 import { hex64 } from "../bytes.ts";
 import type { Capabilities, WriteOptions } from "../destination/destination.ts";
 import { formatKey, type Layout, SNAPSHOT_LEVEL } from "../destination/layout.ts";
+import { WalsyncError } from "../errors.ts";
 import { HEADER_FLAG_NO_CHECKSUM, hasChecksums, type LtxHeader, type LtxTrailer } from "../ltx/format.ts";
 import type { TxidRange } from "../ltx/txid.ts";
 
@@ -75,7 +76,14 @@ export function claimedChecksums({ header, trailer, metadata }: FileEnds): Chain
   return { pre: told(metadata["pre-checksum"]), post: told(metadata["post-checksum"]) };
 }
 
+/** Throws E_CONFIG for the litestream layout where files are encrypted. */
 export function layoutRules(layout: Layout, capabilities: Capabilities): LayoutRules {
+  if (capabilities.encryption !== undefined) {
+    if (layout === "walsync") return ENCRYPTED_RULES;
+    throw new WalsyncError("E_CONFIG", `layout: expected walsync for encrypted files, found ${layout}`, {
+      hint: "Litestream cannot read encrypted files. Leave out the layout, or the recipients.",
+    });
+  }
   return layout === "walsync" ? WALSYNC_RULES : litestreamRules(capabilities);
 }
 
@@ -93,6 +101,15 @@ export const WALSYNC_RULES: LayoutRules = {
 };
 
 // --- internal ---
+
+/** What is kept with an encrypted file can be read by anybody: nothing by which its contents could be guessed. */
+const ENCRYPTED_RULES: LayoutRules = {
+  ...WALSYNC_RULES,
+  attributesOf: ({ commits, timestampMs }) => {
+    const timestamp = new Date(timestampMs).toISOString();
+    return { metadata: commits > 0 ? { timestamp, commits: String(commits) } : { timestamp } };
+  },
+};
 
 const WAL_HEADER_SIZE = 32;
 const HEX_16 = /^[0-9a-f]{16}$/;

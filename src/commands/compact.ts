@@ -3,6 +3,7 @@ import { defineWalsyncCommand } from "../cli/command.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { compactDatabase } from "../engine/compact.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import { namesAt } from "../engine/list.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
@@ -15,6 +16,7 @@ export default defineWalsyncCommand({
   positionals: { name: { description: "name of the database, as walsync list shows it" } },
   flags: {
     ...DESTINATION_FLAGS,
+    ...ENCRYPTION_FLAGS,
     hourly: { type: "integer", min: 0, default: "24", description: "hours that keep their newest snapshot" },
     daily: { type: "integer", min: 0, default: "7", description: "days" },
     weekly: { type: "integer", min: 0, default: "12", description: "weeks, from Monday" },

@@ -3,6 +3,7 @@ import { statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { camelCase } from "../config.ts";
 import { configSchema } from "../config-reference.ts";
+import { isSealed } from "../engine/encryption.ts";
 import type { WatchedDatabase } from "../engine/watch-databases.ts";
 import { carePolicyOf, WATCH_FLAGS, type WatchSettings } from "../engine/watch-settings.ts";
 import { formatBytes, formatDuration, print, printJson, redact, table } from "../log.ts";
@@ -173,7 +174,7 @@ function risksOf(
   }
   if (settings.validationInterval === 0)
     risks.push("No validation: a change behind SQLite's back is found at a snapshot at the earliest.");
-  if (settings.merge.length === 0 && settings.walSyncInterval < EVERY_MINUTE_MS) {
+  if ((settings.merge.length === 0 || isSealed(settings)) && settings.walSyncInterval < EVERY_MINUTE_MS) {
     risks.push("Increments are not merged: a restore reads every one since the last snapshot.");
   }
   if (webhookOf(settings)?.startsWith("http://")) {
@@ -229,7 +230,7 @@ async function printAll(explained: Explained): Promise<void> {
       ["validation", or(settings.validationInterval, "never")],
       [
         "merging",
-        settings.merge.length === 0
+        settings.merge.length === 0 || isSealed(settings)
           ? "none"
           : `${settings.merge.map(time).join(", ")}; each increment stays for ${time(settings.mergeKeepFine)}`,
       ],

@@ -1,6 +1,7 @@
 /** `walsync list`: which databases there are, and from when to when each can be restored. */
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import type { ListedDatabase } from "../engine/list.ts";
 import { formatBytes, print, printJson, table } from "../log.ts";
 import { LIST_RESULT } from "./results.ts";
@@ -11,7 +12,11 @@ export default defineWalsyncCommand({
     description: "List the databases at a destination, and from when to when each can be restored",
   },
   positionals: {},
-  flags: { ...DESTINATION_FLAGS, json: { type: "boolean", description: "print the result as JSON" } },
+  flags: {
+    ...DESTINATION_FLAGS,
+    ...ENCRYPTION_FLAGS,
+    json: { type: "boolean", description: "print the result as JSON" },
+  },
   examples: [
     ["walsync list -b s3://backups/prod", "A table of every database below a prefix"],
     ["walsync list -b s3://backups/prod --json", "The same for scripts"],

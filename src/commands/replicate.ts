@@ -9,6 +9,7 @@ import { parseDestinationUrl } from "../destination/open.ts";
 import { sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import { WalsyncError } from "../errors.ts";
 import { isToldOf, logEvent, print, printJson, progress } from "../log.ts";
 import { measureProcess } from "../process-metrics.ts";
@@ -33,6 +34,7 @@ export default defineWalsyncCommand({
     once: { type: "boolean", description: "bring the copy up to date once, and end" },
     "metrics-port": { type: "integer", min: 1, max: 65535, description: "serve /metrics and /healthz on 127.0.0.1" },
     ...PLACE_FLAGS,
+    ...ENCRYPTION_FLAGS,
     json: { type: "boolean", description: "with --once: print the result as JSON" },
   },
   examples: [

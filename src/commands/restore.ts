@@ -2,6 +2,7 @@
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
 import { parsePointInTime } from "../restore/restore-target.ts";
 import { RESTORE_RESULT } from "./results.ts";
@@ -12,6 +13,7 @@ export default defineWalsyncCommand({
   flags: {
     output: { type: "string", short: "o", required: true, placeholder: "FILE", description: "file to write" },
     ...DESTINATION_FLAGS,
+    ...ENCRYPTION_FLAGS,
     "point-in-time": {
       type: "string",
       placeholder: "TIME",

@@ -1,6 +1,7 @@
 /** `walsync snapshot`: one database to a destination, once. */
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS, requireRecipients } from "../engine/encryption.ts";
 import { LAYOUT_FLAG, STATE_FLAGS } from "../engine/watch-settings.ts";
 import { formatDuration, print, printJson, progress } from "../log.ts";
 import { SNAPSHOT_RESULT } from "./results.ts";
@@ -10,6 +11,7 @@ export default defineWalsyncCommand({
   positionals: { database: { required: true, isPath: true, description: "the database file, or name=file" } },
   flags: {
     ...DESTINATION_FLAGS,
+    ...ENCRYPTION_FLAGS,
     ...LAYOUT_FLAG,
     ...STATE_FLAGS,
     json: { type: "boolean", description: "print the result as JSON" },
@@ -22,6 +24,7 @@ export default defineWalsyncCommand({
   async run({ flags, positionals, env, signal }) {
     const { nameOf, requireOneSource, takeSnapshot } = await import("../engine/snapshot.ts");
     const startedMs = Date.now();
+    requireRecipients(flags);
     const source = requireOneSource(positionals.database);
     const destination = await destinationOf(flags, env, signal);
     const { GarbageCollection } = await import("../memory.ts");

@@ -3,6 +3,7 @@ import { defineWalsyncCommand } from "../cli/command.ts";
 import type { Destination } from "../destination/destination.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import { namesAt } from "../engine/list.ts";
 import { isProven, proveDatabase } from "../engine/verify.ts";
 import { WalsyncError } from "../errors.ts";
@@ -15,6 +16,7 @@ export default defineWalsyncCommand({
   positionals: { name: { description: "name of the database, as walsync list shows it" } },
   flags: {
     ...DESTINATION_FLAGS,
+    ...ENCRYPTION_FLAGS,
     all: { type: "boolean", description: "every database below the destination" },
     quick: { type: "boolean", description: "read the ends of each file only: what it holds is not proven" },
     fix: { type: "boolean", description: "remove manifest entries of files that are not there, and nothing else" },

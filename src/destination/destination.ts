@@ -1,5 +1,5 @@
 /**
- * What walsync asks of a place that files go to. `s3.ts` and `directory.ts` implement it; `retry.ts` wraps it.
+ * What walsync asks of a place that files go to. `s3.ts` and `directory.ts` implement it; `retry.ts` and `encrypted.ts` wrap it.
  *
  * Keys are relative to the destination's own prefix, use "/" and never start with it. A missing key is an answer
  * (`null`), a missing bucket or directory is an error: a mistyped bucket must not read as "no snapshots".
@@ -50,7 +50,14 @@ export interface WriteOptions {
 }
 
 /** "refused": the condition did not hold, and nothing was written. */
-export type WriteResult = { kind: "written"; etag: string } | { kind: "refused" };
+export type WriteResult =
+  | {
+      kind: "written";
+      etag: string;
+      /** Hex sha256 of the object, where that is not made of the source's bytes: it was encrypted. */
+      storedSha256?: string;
+    }
+  | { kind: "refused" };
 
 export interface ListOptions {
   /** Only keys behind this one, in byte order. */
@@ -73,12 +80,19 @@ export interface Capabilities {
   metadata: boolean;
   /** Which of its two ways to name level folders Litestream has for a place of this kind. */
   levelFolders: LevelFolders;
+  /**
+   * LTX files are encrypted there. "sealed": without an identity, so that their bytes cannot be read, only what is kept with
+   * them. Absent: they are as they were written.
+   */
+  encryption?: "open" | "sealed";
 }
 
 export interface Destination {
   /** For messages and state: never holds secrets. */
   readonly url: string;
   readonly capabilities: Capabilities;
+  /** The objects as they are stored, where that is not what `read` gives. Absent: it is. */
+  readonly stored?: Destination;
   /**
    * Proves that the destination is there and answers to these credentials, and makes what may be made (a directory,
    * never a bucket). For writers, once before the first write: whoever only reads must not make a mistyped directory,

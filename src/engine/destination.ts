@@ -5,6 +5,7 @@ import { measured } from "../destination/measure.ts";
 import { type DestinationSettings, openDestination } from "../destination/open.ts";
 import { withRetry } from "../destination/retry.ts";
 import { logEvent } from "../log.ts";
+import { type EncryptionFlags, withEncryption } from "./encryption.ts";
 
 export const DESTINATION_FLAGS = {
   bucket: {
@@ -49,19 +50,20 @@ export interface DestinationFlags {
 /** Requests in flight, for the whole process. */
 const MAX_REQUESTS = 16;
 
-/** The destination, measured, with bounded retries and requests. Asks it nothing yet. */
+/** The destination, measured, with bounded retries and requests, and encrypted if keys are given. Asks it nothing yet. */
 export async function destinationOf(
-  flags: DestinationFlags,
+  flags: DestinationFlags & Partial<EncryptionFlags>,
   env: Readonly<Record<string, string | undefined>>,
   signal: AbortSignal,
 ): Promise<Destination> {
   const destination = await openDestination(flags.bucket, destinationSettings(flags, env));
-  return withRetry(limitConcurrency(measured(destination), new Gate(MAX_REQUESTS)), {
+  const reliable = withRetry(limitConcurrency(measured(destination), new Gate(MAX_REQUESTS)), {
     signal,
     onRetry: ({ operation, attempt, delayMs, error }) => {
       logEvent("debug", "request is tried again", { reason: operation, attempt, delayMs: Math.round(delayMs), error });
     },
   });
+  return await withEncryption(reliable, flags);
 }
 
 /** What the flags say about a destination, beside its address. */

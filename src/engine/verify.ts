@@ -1,5 +1,6 @@
 /** The proof of one database at a destination, and the one thing about it that may be mended. */
 import type { Destination } from "../destination/destination.ts";
+import { WalsyncError } from "../errors.ts";
 import type { Finding } from "../upkeep/findings.ts";
 import { removeOrphans } from "../upkeep/manifest-check.ts";
 import { type VerifyReport, verifyDatabase } from "../upkeep/verify.ts";
@@ -20,7 +21,13 @@ export async function proveDatabase(
   name: string,
   { quick, fix, signal, onProgress }: ProofOptions,
 ): Promise<VerifyReport> {
-  const report = await verifyDatabase(destination, name, { quick, signal, onProgress });
+  const options = { quick, signal, onProgress };
+  const report = await verifyDatabase(destination, name, options).catch(async (error) => {
+    // Encrypted, and nobody said so: what can be seen of it is looked at.
+    if (!(error instanceof WalsyncError) || error.code !== "E_IDENTITY" || destination.stored) throw error;
+    const { sealed } = await import("../destination/encrypted.ts");
+    return await verifyDatabase(sealed(destination), name, options);
+  });
   if (!fix || !report.findings.some(isOrphan)) return report;
   const removed = new Set(await removeOrphans(destination, name, signal));
   const findings = report.findings.map(

@@ -1,4 +1,5 @@
 /** What a watch is to do: its databases with their policies. Made at the start, and anew by each reload. */
+import { isDeepStrictEqual } from "node:util";
 import { camelCase, type SettingLayer } from "../config.ts";
 import type { ConfigFile } from "../config-file.ts";
 import { FIXED_SETTINGS } from "../config-keys.ts";
@@ -7,6 +8,7 @@ import type { FleetDatabase } from "../replication/fleet-plan.ts";
 import type { NamedDatabase, Naming } from "../replication/names.ts";
 import type { Pattern } from "../replication/sources.ts";
 import type { CarePolicy } from "../upkeep/caretaker.ts";
+import { requireRecipients } from "./encryption.ts";
 import {
   findDatabases,
   requireDatabases,
@@ -44,6 +46,7 @@ export class WatchPlan {
     this.flags = settings.flags;
     this.#settings = settings;
     carePolicyOf(settings.flags);
+    requireRecipients(settings.flags);
     this.#selections = selectionsOf(arguments_, settings.config);
   }
 
@@ -79,7 +82,7 @@ export class WatchPlan {
   /** Settings that differ from those of `other` and cannot change while it runs. */
   fixedChanges(other: WatchPlan): string[] {
     const found = ({ flags }: WatchPlan, name: string) => (flags as Record<string, unknown>)[camelCase(name)];
-    return [...FIXED_SETTINGS].filter((name) => found(this, name) !== found(other, name));
+    return [...FIXED_SETTINGS].filter((name) => !isDeepStrictEqual(found(this, name), found(other, name)));
   }
 
   #planned({ path, name, layer, mayVanish }: WatchedDatabase): PlannedDatabase {

@@ -8,6 +8,7 @@ import type { MergePolicy } from "../upkeep/merge-plan.ts";
 import { requireRetention } from "../upkeep/retention.ts";
 import { DESTINATION_FLAGS } from "./destination.ts";
 import { DRILL_FLAGS } from "./drill-settings.ts";
+import { ENCRYPTION_FLAGS, isSealed } from "./encryption.ts";
 
 /** Flags of the commands that read a live database. */
 export const STATE_FLAGS = {
@@ -31,6 +32,7 @@ export const LAYOUT_FLAG = {
 
 export const WATCH_FLAGS = {
   ...DESTINATION_FLAGS,
+  ...ENCRYPTION_FLAGS,
   ...LAYOUT_FLAG,
   "wal-sync-interval": {
     type: "duration",
@@ -215,8 +217,9 @@ const FENCE_FACTOR = 4;
  */
 const KEEP_FINE_MIN_MS = 3_600_000;
 
-function mergePolicyOf({ layout, merge, mergeKeepFine }: WatchSettings): MergePolicy | null {
-  if (merge.length === 0) return null;
+function mergePolicyOf(settings: WatchSettings): MergePolicy | null {
+  const { layout, merge, mergeKeepFine } = settings;
+  if (merge.length === 0 || isSealed(settings)) return null;
   if (layout === "litestream" && merge.length >= SNAPSHOT_LEVEL) {
     throw new WalsyncError(
       "E_USAGE",

@@ -24,6 +24,7 @@ import { Replicator } from "../replication/replicator.ts";
 import { Watcher } from "../replication/watcher.ts";
 import { Caretaker } from "../upkeep/caretaker.ts";
 import { destinationOf } from "./destination.ts";
+import { isSealed } from "./encryption.ts";
 import { WatchChanges } from "./watch-changes.ts";
 import { drillFlagsOf, WatchDrills } from "./watch-drills.ts";
 import type { PlannedDatabase, WatchPlan } from "./watch-plan.ts";
@@ -80,7 +81,11 @@ export class Watch {
    */
   static async open(plan: WatchPlan, options: WatchOptions): Promise<Watch> {
     const end = new AbortController();
-    const watch = new Watch(plan, options, await destinationOf(plan.flags, options.env, end.signal), end);
+    const { flags } = plan;
+    const watch = new Watch(plan, options, await destinationOf(flags, options.env, end.signal), end);
+    if (isSealed(flags) && flags.merge.length > 0) {
+      logEvent("info", "increments are not merged", { reason: "encrypted, and no identity to read them with" });
+    }
     try {
       await watch.#openAll();
       return watch;

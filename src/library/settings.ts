@@ -55,9 +55,14 @@ export function requireKnown(given: object, known: readonly string[]): void {
   });
 }
 
-/** What the option for a setting is called: "snapshotIntervalMs", "retention.hourly". */
+/** What the option for a setting is called: "snapshotIntervalMs", "recipients", "retention.hourly". */
 export function optionName(name: string, { type }: Pick<SettingDef, "type">): string {
-  const units: Partial<Record<SettingDef["type"], string>> = { duration: "Ms", durations: "Ms", size: "Bytes" };
+  const units: Partial<Record<SettingDef["type"], string>> = {
+    duration: "Ms",
+    durations: "Ms",
+    size: "Bytes",
+    texts: "s",
+  };
   const called = name.startsWith(RETENTION) ? `retention.${camelCase(name.slice(RETENTION.length))}` : camelCase(name);
   return `${called}${units[type] ?? ""}`;
 }

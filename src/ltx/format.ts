@@ -8,7 +8,7 @@
  */
 import { assert } from "../assert.ts";
 import { hex64, u64ToNumber } from "../bytes.ts";
-import { LtxError } from "../errors.ts";
+import { LtxError, WalsyncError } from "../errors.ts";
 import { isValidPageSize, MAX_PGNO } from "../page.ts";
 import { CHECKSUM_FLAG, EMPTY_DATABASE_CHECKSUM } from "./checksum.ts";
 import { formatTxid, type Txid } from "./txid.ts";
@@ -104,6 +104,7 @@ export function decodeHeader(bytes: Uint8Array): LtxHeader {
   const view = viewOf(bytes);
   const magic = view.getUint32(0);
   if (magic !== MAGIC) {
+    if (Buffer.from(bytes.subarray(0, AGE_INTRO.length)).toString("latin1") === AGE_INTRO) throw encrypted();
     throw new LtxError(`LTX header at byte 0: expected the magic "LTX1" (${hex32(MAGIC)}), found ${hex32(magic)}`);
   }
   const header: LtxHeader = {
@@ -251,12 +252,23 @@ export function decodingFile<T>(name: string, decode: () => T): T {
   try {
     return decode();
   } catch (error) {
-    if (!(error instanceof LtxError)) throw error;
-    throw new LtxError(`${name}: ${error.message}`, { cause: error });
+    if (!(error instanceof WalsyncError)) throw error;
+    const message = `${name}: ${error.message}`;
+    if (error instanceof LtxError) throw new LtxError(message, { cause: error });
+    throw new WalsyncError(error.code, message, { hint: error.hint, cause: error });
   }
 }
 
 // --- internal ---
+
+/** How a file begins that is encrypted with age: https://age-encryption.org/v1 */
+const AGE_INTRO = "age-encryption.org/";
+
+function encrypted(): WalsyncError {
+  return new WalsyncError("E_IDENTITY", 'LTX header at byte 0: expected the magic "LTX1", found an encrypted file', {
+    hint: "Read it with --identity FILE, or go on with the chain with --recipient; see docs/ENCRYPTION.md.",
+  });
+}
 
 /** The range of a JavaScript Date. */
 const MAX_TIMESTAMP_MS = 8.64e15;

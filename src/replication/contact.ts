@@ -2,7 +2,7 @@
  * First contact with a destination: where its chain ends, and what that means for a database. A writer that does not know
  * the end of the chain would mint txids twice.
  */
-import { readChains, readFileEnds } from "../chain/chain.ts";
+import { readChains, readFileEnds, readToldTime } from "../chain/chain.ts";
 import type { LayoutRules } from "../chain/layout-rules.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -52,15 +52,12 @@ export async function readRemoteEnd(
   if (chain.layout !== rules.layout) throw otherLayout(name, destination.url, rules.layout, chain.layout);
   // Any level may reach furthest: the txids of all of them are taken. Of those that end together the one as shipped tells most.
   const last = chain.files.reduce((a, b) => (reachesFurther(b, a) ? b : a));
-  const ends = await readFileEnds(destination, last, signal);
-  const { header } = ends;
+  const told = await readEnd(destination, last, rules, signal);
   const snapshots = chain.files.filter((file) => file.kind === "snapshot");
   const snapshot = snapshots.length === 0 ? null : snapshots.reduce((a, b) => (b.maxTxid > a.maxTxid ? b : a));
   return {
     txid: last.maxTxid,
-    checksum: rules.checksumsOf(ends)?.post ?? null,
-    timestampMs: header.timestampMs,
-    pageSize: header.pageSize,
+    ...told,
     snapshotTxid: snapshot?.maxTxid ?? 0n,
     snapshotAtMs: snapshot?.modifiedAt.getTime() ?? 0,
     whole: isWhole(name, chain.files),
@@ -96,7 +93,37 @@ export function fencedError(name: string, url: string, found: string): WalsyncEr
   );
 }
 
+/**
+ * Throws E_IDENTITY where files cannot be read: whoever takes a chain over has to know the state at its end, which the next file
+ * names.
+ */
+export function requireReadableEnd(name: string, { url, capabilities }: Destination): void {
+  if (capabilities.encryption !== "sealed") return;
+  throw new WalsyncError(
+    "E_IDENTITY",
+    `${name}: expected local state that goes on with the encrypted chain in ${url}, found none`,
+    {
+      hint: "Start once with --identity FILE, which reads where it ends, or give this database another name with name=path.",
+    },
+  );
+}
+
 // --- internal ---
+
+/** What the last file tells. Without an identity its time, and that it is an encrypted one: its state is not known then. */
+async function readEnd(
+  destination: Destination,
+  last: ChainFile,
+  rules: LayoutRules,
+  signal: AbortSignal | undefined,
+): Promise<Pick<RemoteEnd, "checksum" | "timestampMs" | "pageSize">> {
+  if (destination.capabilities.encryption === "sealed") {
+    return { checksum: null, timestampMs: await readToldTime(destination, last, signal), pageSize: 0 };
+  }
+  const ends = await readFileEnds(destination, last, signal);
+  const { timestampMs, pageSize } = ends.header;
+  return { checksum: rules.checksumsOf(ends)?.post ?? null, timestampMs, pageSize };
+}
 
 function reachesFurther(file: ChainFile, than: ChainFile): boolean {
   return file.maxTxid === than.maxTxid ? file.level < than.level : file.maxTxid > than.maxTxid;

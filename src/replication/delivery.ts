@@ -9,7 +9,7 @@ import type { Destination } from "../destination/destination.ts";
 import { sleep } from "../destination/retry.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import { isToldOf, logEvent } from "../log.ts";
-import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd } from "./contact.ts";
+import { type ContactPlan, planContact, type RemoteEnd, readRemoteEnd, requireReadableEnd } from "./contact.ts";
 import type { LocalState } from "./local-state.ts";
 import { reachedBy, updateManifest } from "./manifest-keeper.ts";
 import { uploadFailures } from "./metrics.ts";
@@ -68,7 +68,8 @@ export class Delivery {
     this.#name = name;
     this.#state = state;
     this.#events = events;
-    this.#shipper = new Shipper(destination, name, state.outbox, {
+    const tags = destination.capabilities.encryption === undefined ? null : state.tags;
+    this.#shipper = new Shipper(destination, name, state.outbox, tags, {
       onProgress: setup.onUploadProgress,
       onShipped: (shipped) => this.#record(shipped),
       onFailure: (error, failures) => {
@@ -179,6 +180,7 @@ export class Delivery {
         this.#reportRecovery();
         this.#knownAtMs = Date.now();
         const plan = planContact(this.#state.position, this.#state.checksumAtShipped(), remote);
+        if (plan.kind === "take-over") requireReadableEnd(this.#name, this.#destination);
         await this.#events.onContact(plan, remote);
         return;
       } catch (error) {

@@ -6,6 +6,7 @@
  *     lock                      held while a process watches the database
  *     <12 hex digits>/          one folder per destination URL, name and layout
  *       position.json  pages.crc  outbox/
+ *       tags.key              where files are encrypted
  */
 import { existsSync, readdirSync, rmSync, statSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
@@ -20,6 +21,7 @@ import { cursorAt } from "../sqlite/wal-reader.ts";
 import { claimsTxid, Outbox, OutboxDamage, type OutboxFile, outboxEndsOf, readOutboxEnds } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
 import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
+import { StateTags } from "./state-tags.ts";
 
 /** Where the state of the database at `databasePath` is kept. */
 export function stateFolderOf(databasePath: string, stateDir: string | undefined): string {
@@ -48,10 +50,13 @@ export class LocalState {
   position: Position | null;
   /** Null if the checksums of the pages at the position are not known. */
   table: PageTable | null = null;
+  /** For files that are encrypted at the destination. */
+  readonly tags: StateTags;
   readonly #folder: string;
 
   constructor(stateFolder: string, destinationUrl: string, name: string, rules: LayoutRules) {
     this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}${rules.stateSuffix}`));
+    this.tags = new StateTags(join(this.#folder, "tags.key"));
     try {
       makePrivateFolder(this.#folder);
       for (const path of [this.#positionPath, this.#tablePath]) rmSync(`${path}.tmp`, { force: true });

@@ -2,7 +2,7 @@
  * Keeps manifest.json up with what one database ships: read, add, write with If-Match. Called at snapshots, at shutdown
  * and at most once a minute, never once per file.
  */
-import { hashObject, readChains, readFileEnds } from "../chain/chain.ts";
+import { hashObject, readChains, readFileEnds, readToldTime } from "../chain/chain.ts";
 import {
   editManifest,
   emptyManifest,
@@ -11,6 +11,8 @@ import {
   manifestEntry,
   withEntries,
 } from "../chain/manifest.ts";
+import type { ChainFile } from "../chain/plan.ts";
+import { hashStored } from "../chain/stored.ts";
 import type { Destination } from "../destination/destination.ts";
 import { folderOf } from "../destination/layout.ts";
 import type { Txid } from "../ltx/txid.ts";
@@ -69,11 +71,20 @@ async function readMissed(
   const missed: ManifestEntry[] = [];
   for (const file of chain?.files ?? []) {
     if (keys.has(file.key.slice(folderOf(name).length))) continue;
-    const { header, trailer, metadata } = await readFileEnds(destination, file, signal);
-    const { timestampMs } = header;
-    const checksums = { pre: header.preApplyChecksum, post: trailer.postApplyChecksum };
-    const sha256 = metadata.sha256 ?? (await hashObject(destination, file, signal));
-    missed.push(manifestEntry(name, file.key, file, { sizeBytes: file.sizeBytes, timestampMs, sha256, checksums }));
+    const { sizeBytes } = file;
+    missed.push(manifestEntry(name, file.key, file, { sizeBytes, ...(await readFacts(destination, file, signal)) }));
   }
   return missed;
+}
+
+async function readFacts(destination: Destination, file: ChainFile, signal: AbortSignal | undefined) {
+  if (destination.capabilities.encryption !== undefined) {
+    const timestampMs = await readToldTime(destination, file, signal);
+    const sha256 = await hashStored(destination, file, signal);
+    return { timestampMs, sha256, checksums: { pre: 0n, post: 0n } };
+  }
+  const { header, trailer, metadata } = await readFileEnds(destination, file, signal);
+  const checksums = { pre: header.preApplyChecksum, post: trailer.postApplyChecksum };
+  const sha256 = metadata.sha256 ?? (await hashObject(destination, file, signal));
+  return { timestampMs: header.timestampMs, sha256, checksums };
 }

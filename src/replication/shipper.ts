@@ -9,7 +9,8 @@ import { closeSync, openSync, readSync, statSync } from "node:fs";
 import { MiB } from "../bytes.ts";
 import { hashObject, readFileEnds } from "../chain/chain.ts";
 import type { ChainChecksums } from "../chain/layout-rules.ts";
-import type { Destination } from "../destination/destination.ts";
+import { listedFacts } from "../chain/stored.ts";
+import type { Destination, WriteResult } from "../destination/destination.ts";
 import { jitteredMs, sleep } from "../destination/retry.ts";
 import { asDiskError } from "../durable.ts";
 import { DestinationError, LtxError, WalsyncError } from "../errors.ts";
@@ -18,6 +19,7 @@ import type { TxidRange } from "../ltx/txid.ts";
 import { nextTurn } from "../turn.ts";
 import { fencedError } from "./contact.ts";
 import { claimsTxid, type Outbox, OutboxDamage, type OutboxFile, readOutboxEnds } from "./outbox.ts";
+import type { StateTags } from "./state-tags.ts";
 
 /** A file that the destination has, as far as others need to know. */
 export interface ShippedFile {
@@ -29,6 +31,7 @@ export interface ShippedFile {
 
 export interface Shipped extends ShippedFile {
   file: OutboxFile;
+  /** As the manifest tells them. */
   sha256: string;
   pageSize: number;
   checksums: ChainChecksums;
@@ -55,14 +58,17 @@ export class Shipper {
   readonly #destination: Destination;
   readonly #name: string;
   readonly #outbox: Outbox;
+  /** Of files that are encrypted at the destination; null if none are. */
+  readonly #tags: StateTags | null;
   readonly #events: ShipperEvents;
   readonly #stop = new AbortController();
   readonly #lanes = { claims: new Lane(), snapshots: new Lane() };
 
-  constructor(destination: Destination, name: string, outbox: Outbox, events: ShipperEvents) {
+  constructor(destination: Destination, name: string, outbox: Outbox, tags: StateTags | null, events: ShipperEvents) {
     this.#destination = destination;
     this.#name = name;
     this.#outbox = outbox;
+    this.#tags = tags;
     this.#events = events;
   }
 
@@ -122,27 +128,45 @@ export class Shipper {
     // What this process staged it knows. What an earlier one left may have been damaged since.
     file.sha256 ??= await verifyFile(file);
     const facts = { sha256: file.sha256, commits: file.commits, ...readOutboxEnds(file) };
-    const attributes = rules.attributesOf(facts);
+    const { metadata, modifiedAt } = rules.attributesOf(facts);
+    const tag = this.#tags?.of(file.maxTxid, facts.checksums.post);
+    const attributes = {
+      metadata: { ...metadata, ...(tag !== undefined && { state: tag }) },
+      ...(modifiedAt && { modifiedAt }),
+    };
     const source = { kind: "file", path: file.path, sizeBytes: file.sizeBytes } as const;
     const onProgress = (sentBytes: number) => this.#events.onProgress?.(sentBytes, file.sizeBytes);
     const keys = rules.shippedKeys(this.#name, file);
     const shipped = { file, key: keys[0], ...facts };
+    let claim: WriteResult | null = null;
     // The key that claims the txid is the first.
     for (const key of keys) {
       const options = { condition: "absent", ...attributes, signal, onProgress } as const;
       const result = await this.#destination.write(key, source, options);
-      if (result.kind === "refused") await this.#requireOwn({ ...shipped, key }, signal);
+      if (result.kind === "refused") await this.#requireOwn({ ...shipped, key }, attributes.metadata, signal);
+      claim ??= result;
     }
-    return shipped;
+    const range = { key: keys[0], minTxid: file.minTxid, maxTxid: file.maxTxid };
+    return { ...shipped, ...(await listedFacts(this.#destination, range, facts, claim, signal)) };
   }
 
   /** The key exists already: fine if it holds what we wanted to write (the answer was lost), fenced if not. */
-  async #requireOwn({ file, key, sha256, checksums }: Shipped, signal: AbortSignal): Promise<void> {
+  async #requireOwn(
+    { file, key, sha256, checksums }: Shipped,
+    { timestamp, state }: Record<string, string>,
+    signal: AbortSignal,
+  ): Promise<void> {
     const found = await this.#destination.head(key, { signal });
     if (found === null) {
       throw new DestinationError(`${this.#destination.url}: expected ${key}, which is said to exist, found nothing`, {
         retryable: true,
       });
+    }
+    if (state !== undefined) {
+      // Encrypted anew it is other bytes: ours is what has our tag, and with a claimed txid is the same file.
+      const isSame = found.sizeBytes === file.sizeBytes && found.metadata.timestamp === timestamp;
+      if (found.metadata.state === state && (isSame || !claimsTxid(file))) return;
+      throw fencedError(this.#name, this.#destination.url, key);
     }
     const remote = { key, minTxid: file.minTxid, maxTxid: file.maxTxid };
     if (found.sizeBytes === file.sizeBytes) {

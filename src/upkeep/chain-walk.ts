@@ -7,7 +7,8 @@ import type { Chain } from "../chain/chain.ts";
 import type { ChainChecksums } from "../chain/layout-rules.ts";
 import type { ManifestEntry } from "../chain/manifest.ts";
 import { type ChainFile, type Points, pointsOf } from "../chain/plan.ts";
-import { LtxError, messageOf, VanishedError } from "../errors.ts";
+import type { Capabilities } from "../destination/destination.ts";
+import { LtxError, messageOf, VanishedError, WalsyncError } from "../errors.ts";
 import { compareTxids, type Txid } from "../ltx/txid.ts";
 import { type Finding, type FindingCode, finding } from "./findings.ts";
 
@@ -49,10 +50,12 @@ export class ChainWalk {
   #stranded = 0;
   #withoutSha256 = 0;
   #withoutChecksums = 0;
+  readonly #encryption: Capabilities["encryption"];
 
-  /** `entries`: of the manifest, by key of the object. */
-  constructor(chain: Chain, entries: ReadonlyMap<string, ManifestEntry>) {
+  /** `entries`: of the manifest, by key of the object. `encryption`: as the destination has it. */
+  constructor(chain: Chain, entries: ReadonlyMap<string, ManifestEntry>, encryption?: Capabilities["encryption"]) {
     this.#chain = chain;
+    this.#encryption = encryption;
     this.#entries = entries;
     this.files = chain.files.toSorted(
       (a, b) => compareTxids(a.maxTxid, b.maxTxid) || compareTxids(b.minTxid, a.minTxid),
@@ -101,7 +104,7 @@ export class ChainWalk {
   fail(file: ChainFile, error: unknown): void {
     this.#taint(file);
     if (error instanceof VanishedError) this.gone.push(file);
-    else if (error instanceof LtxError) this.add(file.key, "file-damaged", messageOf(error));
+    else if (isDamage(error)) this.add(file.key, "file-damaged", messageOf(error));
     else throw error;
   }
 
@@ -117,10 +120,15 @@ export class ChainWalk {
       // Litestream's retention removes snapshots before it removes what followed on from them.
       this.findings.push(this.#isOfLitestream ? { ...told, severity: "note" } : told);
     }
-    if (this.#withoutSha256 > 0 && this.#chain.layout === "walsync") {
+    if (this.#encryption === "sealed") {
+      const message = `${count(this.files.length)} cannot be read without an identity: what is in them is not proven`;
+      this.add(name, "encrypted", message);
+    }
+    // Whoever decrypts has proven every byte.
+    if (this.#withoutSha256 > 0 && this.#chain.layout === "walsync" && this.#encryption !== "open") {
       this.add(name, "sha256-missing", `${count(this.#withoutSha256)} without a sha256 to compare with`);
     }
-    if (this.#withoutChecksums > 0) {
+    if (this.#withoutChecksums > 0 && this.#encryption !== "sealed") {
       this.add(
         name,
         "no-checksums",
@@ -167,13 +175,20 @@ export class ChainWalk {
   #compareEntry(file: ChainFile, { pre, post }: ChainChecksums, sha256: string | undefined): void {
     const entry = this.#entries.get(file.key);
     if (entry === undefined) return;
+    // An entry of an encrypted file tells none.
+    const checksums =
+      this.#encryption === undefined
+        ? [
+            ["pre_checksum", hex64(entry.preChecksum), hex64(pre)],
+            ["post_checksum", hex64(entry.postChecksum), hex64(post)],
+          ]
+        : [];
     const differing = [
       ["size", entry.sizeBytes, file.sizeBytes],
       ["min_txid", entry.minTxid, file.minTxid],
       ["max_txid", entry.maxTxid, file.maxTxid],
       ["kind", entry.kind, file.kind],
-      ["pre_checksum", hex64(entry.preChecksum), hex64(pre)],
-      ["post_checksum", hex64(entry.postChecksum), hex64(post)],
+      ...checksums,
       ["sha256", entry.sha256, sha256 ?? entry.sha256],
     ].find(([, said, found]) => said !== found);
     if (differing === undefined) return;
@@ -183,3 +198,8 @@ export class ChainWalk {
 }
 
 // --- internal ---
+
+/** A file that is not one of ours, or no more; not one that cannot be read now. */
+function isDamage(error: unknown): boolean {
+  return error instanceof LtxError || (error instanceof WalsyncError && error.code === "E_INTEGRITY");
+}

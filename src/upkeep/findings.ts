@@ -12,6 +12,7 @@ export type FindingCode =
   | "checksum-differs" //   a file does not give the state that it claims, or does not follow on from the one before
   | "no-snapshot" //        nothing can be restored
   | "unreachable" //        increments before the first snapshot
+  | "encrypted" //          files cannot be read without an identity: what is in them is not proven
   | "no-checksums" //       nothing tells the database checksums of some files
   | "manifest-missing" //   there is no manifest, or an empty one
   | "manifest-damaged" //   it cannot be read
@@ -36,6 +37,7 @@ const SEVERITY: Record<FindingCode, Severity> = {
   "checksum-differs": "error",
   "no-snapshot": "error",
   unreachable: "warning",
+  encrypted: "warning",
   "no-checksums": "note",
   "manifest-missing": "error",
   "manifest-damaged": "error",

@@ -8,6 +8,7 @@ import { hashObject, readFileEnds, vanished, verifyFile } from "../chain/chain.t
 import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
 import { type ManifestEntry, manifestEntry } from "../chain/manifest.ts";
 import type { ChainFile } from "../chain/plan.ts";
+import { listedFacts } from "../chain/stored.ts";
 import type { Destination, WriteSource } from "../destination/destination.ts";
 import { inParallel } from "../destination/limit.ts";
 import { asDiskError, makePrivateFolder, openTempFile, writeFully } from "../durable.ts";
@@ -62,7 +63,8 @@ export async function mergeIncrements(
     // A crash, or a lost answer: the same parts give the same bytes.
     if (result.kind === "refused") await requireSame(destination, key, { minTxid, maxTxid, sha256 }, signal);
     const range = { minTxid, maxTxid };
-    return { files, entry: manifestEntry(name, key, range, { sizeBytes, timestampMs, sha256, checksums }) };
+    const facts = await listedFacts(destination, { key, ...range }, { sha256, checksums }, result, signal);
+    return { files, entry: manifestEntry(name, key, range, { sizeBytes, timestampMs, ...facts }) };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }

@@ -1,7 +1,7 @@
 /** Deletes what retention does not keep: the manifest first, then the files, in an order in which nothing listed breaks. */
-import { type Chain, readChain, readFileEnds } from "../chain/chain.ts";
+import { type Chain, readChain, readFileEnds, readToldTime } from "../chain/chain.ts";
 import { editManifest, type Manifest } from "../chain/manifest.ts";
-import { planChain } from "../chain/plan.ts";
+import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { folderOf, type Layout } from "../destination/layout.ts";
 import { inParallel } from "../destination/limit.ts";
@@ -88,7 +88,7 @@ const SNAPSHOTS_AT_ONCE = 8;
 /** S3 removes a thousand keys at once. */
 const DELETE_BATCH = 1000;
 
-/** The ends of every snapshot: one that cannot be read is not what others are given up for. */
+/** By the ends of every snapshot: one that cannot be read is not what others are given up for. */
 async function dateSnapshots(
   destination: Destination,
   { files }: Chain,
@@ -98,10 +98,14 @@ async function dateSnapshots(
   const dated: DatedSnapshot[] = [];
   await inParallel(SNAPSHOTS_AT_ONCE, snapshots.length, signal, async (i, innerSignal) => {
     const file = snapshots[i]!;
-    const { header } = await readFileEnds(destination, file, innerSignal);
-    dated.push({ file, timestampMs: header.timestampMs });
+    dated.push({ file, timestampMs: await timeOf(destination, file, innerSignal) });
   });
   return dated;
+}
+
+async function timeOf(destination: Destination, file: ChainFile, signal: AbortSignal): Promise<number> {
+  if (destination.capabilities.encryption === "sealed") return await readToldTime(destination, file, signal);
+  return (await readFileEnds(destination, file, signal)).header.timestampMs;
 }
 
 /** Takes the files out of the manifest, and writes it even if they are not in it. */

@@ -15,6 +15,7 @@ import { ChainWalk } from "./chain-walk.ts";
 import { type Finding, finding } from "./findings.ts";
 import { manifestFindings } from "./manifest-check.ts";
 import { StateProof } from "./state-proof.ts";
+import { type ExpectedSha256, walkSealed } from "./verify-sealed.ts";
 
 export interface VerifyOptions {
   /** Reads headers, trailers and metadata only. */
@@ -66,8 +67,6 @@ const ATTEMPTS = 3;
 /** With two small requests for each file. */
 const QUICK_AT_ONCE = 8;
 
-type ExpectedSha256 = (file: ChainFile, metadata: Record<string, string>) => string | undefined;
-
 async function readManifestIfWhole(
   destination: Destination,
   name: string,
@@ -99,11 +98,18 @@ async function walkChain(
   options: VerifyOptions,
 ): Promise<ChainWalk> {
   const entries = new Map(manifest?.files.map((entry) => [`${folderOf(chain.name)}${entry.key}`, entry]));
-  const walk = new ChainWalk(chain, entries);
-  const expected: ExpectedSha256 = destination.capabilities.metadata
+  const stored = destination.stored ?? destination;
+  const { encryption } = destination.capabilities;
+  const walk = new ChainWalk(chain, entries, encryption);
+  const expected: ExpectedSha256 = stored.capabilities.metadata
     ? (_, metadata) => metadata.sha256
     : (file) => entries.get(file.key)?.sha256;
-  await (options.quick ? walkQuickly : walkWhole)(destination, walk, expected, options);
+  if (encryption === "sealed") await walkSealed(destination, walk, expected, options);
+  else {
+    // Of an encrypted file what is compared is the object, which nobody sees who reads the file.
+    const ofFiles = encryption === undefined ? expected : () => undefined;
+    await (options.quick ? walkQuickly : walkWhole)(destination, walk, ofFiles, options);
+  }
   walk.finish();
   return walk;
 }

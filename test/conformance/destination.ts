@@ -32,7 +32,15 @@ export interface Subject {
   leftovers(): Promise<string[]>;
 }
 
-export function destinationConformance(name: string, make: () => Promise<Subject>): void {
+/**
+ * `isWrapper`: of a destination that runs this suite itself, whose sources it reads to their end before the first byte is
+ * sent. What it leaves to that one is not asked again.
+ */
+export function destinationConformance(
+  name: string,
+  make: () => Promise<Subject>,
+  { isWrapper = false }: { isWrapper?: boolean } = {},
+): void {
   describe(`${name} keeps the destination contract`, () => {
     let subject: Subject;
     const folder = tempDir();
@@ -159,16 +167,18 @@ export function destinationConformance(name: string, make: () => Promise<Subject
       },
     );
 
-    test("a source that ends early while it is sent leaves the old bytes and nothing else", async () => {
-      const destination = await fresh();
-      await destination.write("key", text("old"));
-      const { source } = await makeFile(join(folder, "shrinking"), 40 * MiB);
-      const onProgress = (): void => truncateSync(source.path, 1 * MiB);
-      expect(exitStatus(await rejection(destination.write("key", source, { onProgress })))).toBe(7);
-      expect(await readText(destination, "key")).toBe("old");
-      expect(await keysOf(destination, "")).toEqual(["key"]);
-      expect(await subject.leftovers()).toEqual([]);
-    });
+    if (!isWrapper) {
+      test("a source that ends early while it is sent leaves the old bytes and nothing else", async () => {
+        const destination = await fresh();
+        await destination.write("key", text("old"));
+        const { source } = await makeFile(join(folder, "shrinking"), 40 * MiB);
+        const onProgress = (): void => truncateSync(source.path, 1 * MiB);
+        expect(exitStatus(await rejection(destination.write("key", source, { onProgress })))).toBe(7);
+        expect(await readText(destination, "key")).toBe("old");
+        expect(await keysOf(destination, "")).toEqual(["key"]);
+        expect(await subject.leftovers()).toEqual([]);
+      });
+    }
 
     test("metadata comes back where the destination keeps any", async () => {
       const destination = await fresh();
@@ -278,19 +288,21 @@ export function destinationConformance(name: string, make: () => Promise<Subject
       }
     });
 
-    test("more keys than one page holds are all listed, once, and a reader may stop early", async () => {
-      const destination = await fresh();
-      const keys = Array.from({ length: 2300 }, (_, i) => `many/${String(i).padStart(8, "0")}.ltx`);
-      await inBatches(keys, 16, (key) => destination.write(key, text("x")));
-      expect(await keysOf(destination, "many/")).toEqual(keys);
-      expect(await keysOf(destination, "many/", keys[999])).toEqual(keys.slice(1000));
-      for await (const info of destination.list("many/")) {
-        expect(info.key).toBe(keys[0]!);
-        break;
-      }
-      await destination.remove(keys);
-      expect(await keysOf(destination, "")).toEqual([]);
-    }, 60_000);
+    if (!isWrapper) {
+      test("more keys than one page holds are all listed, once, and a reader may stop early", async () => {
+        const destination = await fresh();
+        const keys = Array.from({ length: 2300 }, (_, i) => `many/${String(i).padStart(8, "0")}.ltx`);
+        await inBatches(keys, 16, (key) => destination.write(key, text("x")));
+        expect(await keysOf(destination, "many/")).toEqual(keys);
+        expect(await keysOf(destination, "many/", keys[999])).toEqual(keys.slice(1000));
+        for await (const info of destination.list("many/")) {
+          expect(info.key).toBe(keys[0]!);
+          break;
+        }
+        await destination.remove(keys);
+        expect(await keysOf(destination, "")).toEqual([]);
+      }, 60_000);
+    }
 
     // Goal: of two writers that claim one key exactly one wins, and whoever lost changed nothing.
 

@@ -89,7 +89,7 @@ async function makeWorld(fates: Fate[] = [], folder = join(dir, crypto.randomUUI
     onHead: (head: ObjectHead | null): ObjectHead | null => head,
     shipper: null as unknown as Shipper,
   };
-  world.shipper = new Shipper(destination, "app", outbox, {
+  world.shipper = new Shipper(destination, "app", outbox, null, {
     onProgress: (sent, total) => void progress.push([sent, total]),
     onShipped: (one) => {
       const { file } = one;
@@ -552,7 +552,7 @@ describe("somebody else's object under our key", () => {
     const [a, b] = [await makeWorld([], folder), await makeWorld([], folder)];
     const own = new Outbox(join(folder, "outbox of b"), WALSYNC_RULES);
     const others: unknown[] = [];
-    const rival = new Shipper(b.inner, "app", own, {
+    const rival = new Shipper(b.inner, "app", own, null, {
       onShipped: () => {},
       onFailure: () => {},
       onStop: (error) => void others.push(error),
