@@ -19,7 +19,11 @@ const same = (...names: string[]): Record<string, ConfigKey> =>
 /** Keys by section. */
 export const CONFIG_SECTIONS: Readonly<Record<string, Readonly<Record<string, ConfigKey>>>> = {
   s3: same("bucket", "endpoint", "region", "force_path_style", "storage_class", "sse"),
-  encryption: { recipients: { setting: "recipient" }, recipients_file: { setting: "recipients-file" } },
+  encryption: {
+    recipients: { setting: "recipient" },
+    recipients_file: { setting: "recipients-file" },
+    identity_file: { setting: "identity" },
+  },
   sync: same(
     "layout",
     "wal_sync_interval",

@@ -23,6 +23,7 @@ sse = "AES256"
 [encryption]
 recipients = ["age1one", "age1two"]
 recipients_file = "/etc/walsync/recipients.txt"
+identity_file = "/etc/walsync/key.txt"
 
 [sync]
 layout = "litestream"
@@ -96,7 +97,7 @@ describe("a file", () => {
       sse: "AES256",
       recipient: ["age1one", "age1two"],
       recipientsFile: "/etc/walsync/recipients.txt",
-      identity: undefined,
+      identity: "/etc/walsync/key.txt",
       layout: "litestream",
       walSyncInterval: 250,
       snapshotInterval: 1_800_000,
@@ -142,8 +143,8 @@ describe("a file", () => {
   test("names databases, relative to itself, with settings of their own", () => {
     const { databases, layer } = parse(FULL);
     expect(databases.map(({ path, name, prefix, place }) => ({ path, name, prefix, place }))).toEqual([
-      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:63" },
-      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:67" },
+      { path: "/etc/walsync/app.db", name: "shop", prefix: undefined, place: "walsync.toml:64" },
+      { path: "/data/*/tenant.db", name: undefined, prefix: "tenants", place: "walsync.toml:68" },
     ]);
     const own = resolveSettings(WATCH_FLAGS, [databases[1]!.layer, layer]).values;
     expect([own.walSyncInterval, own.retainHourly, own.retainDaily, own.retainWeekly]).toEqual([5000, 0, 30, 3]);

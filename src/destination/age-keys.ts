@@ -27,6 +27,7 @@ export function readKeys({ recipients, recipientsFile, identityFile }: KeyPlaces
     throw new WalsyncError(
       "E_CONFIG",
       `encryption: expected at most ${MAX_RECIPIENTS} recipients, found ${all.length}`,
+      { hint: "Leave some out, or share one identity among several readers." },
     );
   }
   return { recipients: all, decrypter: identityFile === undefined ? null : readIdentities(identityFile) };
@@ -86,11 +87,14 @@ function linesOf(path: string, what: string): string[] {
     text = readFileSync(path, "utf8");
   } catch (error) {
     throw new WalsyncError("E_CONFIG", `${path}: expected a file with ${what} of age, found: ${messageOf(error)}`, {
+      hint: "Check the path. age-keygen -o FILE makes an identity.",
       cause: error,
     });
   }
   const lines = text.split("\n").map((line) => line.trim());
   const found = lines.filter((line) => line !== "" && !line.startsWith("#"));
   if (found.length > 0) return found;
-  throw new WalsyncError("E_CONFIG", `${path}: expected ${what} of age, found none`);
+  throw new WalsyncError("E_CONFIG", `${path}: expected ${what} of age, found none`, {
+    hint: "One a line. age-keygen -o FILE makes an identity, and tells its recipient.",
+  });
 }

@@ -21,13 +21,13 @@ import { sealBytes } from "../../src/destination/age-seal.ts";
 import { DirectoryDestination } from "../../src/destination/directory.ts";
 import { collectText, rejection, text } from "../conformance/helpers.ts";
 import { tempDir } from "../support/temp.ts";
-import { requireProgram } from "../support/tools.ts";
+import { requireTool } from "../support/tools.ts";
 import { encryptedWith, makeKeys } from "./make.ts";
 
 const folder = tempDir();
 const keys = await makeKeys(join(folder, "key.txt"));
 const other = await makeKeys(join(folder, "other.txt"));
-const age = requireProgram("age");
+const age = requireTool("age");
 let count = 0;
 
 function makePlace(identityFile: string | null = keys.identityFile) {
@@ -38,15 +38,20 @@ function makePlace(identityFile: string | null = keys.identityFile) {
 }
 
 describe("an object", () => {
-  test.skipIf(age === null).each([0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES])(
+  test
+    .skipIf(age === null)
+    .each([0, 1, 1000, CHUNK_BYTES - 1, CHUNK_BYTES, CHUNK_BYTES + 1, 3 * CHUNK_BYTES, 20 * CHUNK_BYTES + 5])(
     "of %d bytes is what the age tool decrypts to the same bytes, and no more than its frame larger",
     async (sizeBytes) => {
       const { root, destination } = makePlace();
       const bytes = randomBytes(sizeBytes);
-      await destination.write("one", { kind: "bytes", bytes }, { metadata: { commits: "3" } });
-      const decrypted = spawnSync(age!, ["-d", "-i", keys.identityFile, join(root, "one")]);
-      expect([decrypted.status, decrypted.stderr.toString()]).toEqual([0, ""]);
-      expect(decrypted.stdout.equals(bytes)).toBe(true);
+      const path = join(folder, "source");
+      writeFileSync(path, bytes);
+      await destination.write("one", { kind: "file", path, sizeBytes }, { metadata: { commits: "3" } });
+      const output = join(folder, "decrypted");
+      const found = spawnSync(age!, ["-d", "-i", keys.identityFile, "-o", output, join(root, "one")]);
+      expect([found.status, found.stderr.toString()]).toEqual([0, ""]);
+      expect(readFileSync(output).equals(bytes)).toBe(true);
       const stored = readFileSync(join(root, "one")).length;
       expect(stored).toBe(PAYLOAD_OFFSET + sizeBytes + TAG_BYTES * chunkCount(sizeBytes));
       expect(plainSize(stored)).toBe(sizeBytes);

@@ -3,6 +3,7 @@ import { accessSync, constants } from "node:fs";
 import { join, resolve } from "node:path";
 
 export type ToolName =
+  | "age"
   | "ltx"
   | "versitygw"
   | "litestream"
@@ -30,13 +31,4 @@ export function requireTool(name: ToolName): string | null {
     reported.add(name);
     return null;
   }
-}
-
-/** As `requireTool`, for a program of the system: age, from the package of that name. */
-export function requireProgram(name: "age"): string | null {
-  const path = Bun.which(name);
-  if (path === null && process.env.CI === "true")
-    throw new Error(`${name}: expected it to be installed, found it is not`);
-  if (path === null) console.warn(`SKIPPED: tests with ${name}, because it is not installed`);
-  return path;
 }
