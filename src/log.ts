@@ -11,8 +11,6 @@ import { errnoOf, messageOf } from "./errors.ts";
 import { printable } from "./printable.ts";
 import { formatBytes, formatDuration } from "./quantities.ts";
 
-export { formatBytes, formatDuration, printable };
-
 export type LogLevel = "error" | "warn" | "info" | "debug";
 export type LogFormat = "text" | "json";
 

@@ -12,7 +12,8 @@ import { asDiskError, writeFileDurably } from "../durable.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { DRILL_FLAGS, drillLayer, drillPolicyOf, tempDirOf } from "../engine/drill-settings.ts";
 import { WalsyncError } from "../errors.ts";
-import { formatBytes, formatDuration, formatJson, print, progress, table } from "../log.ts";
+import { formatJson, print, progress, table } from "../log.ts";
+import { formatBytes, formatDuration } from "../quantities.ts";
 import { parsePointInTime } from "../restore/restore-target.ts";
 import { DRILL_RESULT } from "./results.ts";
 

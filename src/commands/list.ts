@@ -3,7 +3,8 @@ import { defineWalsyncCommand } from "../cli/command.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import type { ListedDatabase } from "../engine/list.ts";
-import { formatBytes, print, printJson, table } from "../log.ts";
+import { print, printJson, table } from "../log.ts";
+import { formatBytes } from "../quantities.ts";
 import { LIST_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({

@@ -5,7 +5,8 @@ import { join } from "node:path";
 import type { Destination } from "../destination/destination.ts";
 import { requireName } from "../destination/layout.ts";
 import { asDiskError } from "../durable.ts";
-import { formatBytes, logEvent, print, printJson, progress } from "../log.ts";
+import { logEvent, print, printJson, progress } from "../log.ts";
+import { formatBytes } from "../quantities.ts";
 import { convertReplica } from "../upkeep/convert.ts";
 
 export interface MigrateConvertOptions {

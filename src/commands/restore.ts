@@ -3,7 +3,8 @@ import { defineWalsyncCommand } from "../cli/command.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
-import { formatBytes, formatDuration, print, printJson, progress } from "../log.ts";
+import { print, printJson, progress } from "../log.ts";
+import { formatBytes, formatDuration } from "../quantities.ts";
 import { parsePointInTime } from "../restore/restore-target.ts";
 import { RESTORE_RESULT } from "./results.ts";
 

@@ -3,7 +3,8 @@ import { defineWalsyncCommand } from "../cli/command.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { ENCRYPTION_FLAGS, requireRecipients } from "../engine/encryption.ts";
 import { LAYOUT_FLAG, STATE_FLAGS } from "../engine/watch-settings.ts";
-import { formatDuration, print, printJson, progress } from "../log.ts";
+import { print, printJson, progress } from "../log.ts";
+import { formatDuration } from "../quantities.ts";
 import { SNAPSHOT_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({

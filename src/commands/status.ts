@@ -2,7 +2,8 @@
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { type DatabaseReport, type RunningWatch, runningWatches } from "../control.ts";
 import { WalsyncError } from "../errors.ts";
-import { formatBytes, formatDuration, print, printJson, table } from "../log.ts";
+import { print, printJson, table } from "../log.ts";
+import { formatBytes, formatDuration } from "../quantities.ts";
 import { STATUS_RESULT } from "./results.ts";
 
 export default defineWalsyncCommand({

@@ -7,7 +7,8 @@ import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import { namesAt } from "../engine/list.ts";
 import { isProven, proveDatabase } from "../engine/verify.ts";
 import { WalsyncError } from "../errors.ts";
-import { formatBytes, print, printJson, progress } from "../log.ts";
+import { print, printJson, progress } from "../log.ts";
+import { formatBytes } from "../quantities.ts";
 import type { VerifyReport } from "../upkeep/verify.ts";
 import { VERIFY_RESULT } from "./results.ts";
 

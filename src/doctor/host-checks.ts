@@ -4,8 +4,8 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { DESCRIPTORS_HINT, DESCRIPTORS_PER_DATABASE } from "../durable.ts";
 import { errnoOf, messageOf } from "../errors.ts";
-import { formatDuration } from "../log.ts";
 import { readDescriptorLimit } from "../process-metrics.ts";
+import { formatDuration } from "../quantities.ts";
 import { type Check, failed, ok, skipped, type Verdict, warning } from "./check.ts";
 import { existingAncestor } from "./folders.ts";
 

@@ -1,7 +1,7 @@
 /** Has a restored database checked by a child of this program, which is as good as its limits. */
 import { dirname } from "node:path";
 import { errnoOf, messageOf } from "../errors.ts";
-import { formatDuration } from "../log.ts";
+import { formatDuration } from "../quantities.ts";
 import { selfCommand } from "../self.ts";
 import { CHECK_ARGUMENT, type Check, type CheckRequest, type CheckResult } from "./check.ts";
 

@@ -6,7 +6,8 @@ import { lstatSync, readdirSync, rmSync, statfsSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { MiB } from "../bytes.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
-import { formatBytes, logEvent } from "../log.ts";
+import { logEvent } from "../log.ts";
+import { formatBytes } from "../quantities.ts";
 import { acquireLock, type HeldLock, LOCK_FILE } from "../replication/lock.ts";
 
 export class DrillPlace {

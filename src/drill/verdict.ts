@@ -1,6 +1,6 @@
 /** What a drill found, and whether that is good enough. Pure. */
 import { type ErrorCode, exitStatus, WalsyncError } from "../errors.ts";
-import { formatDuration } from "../log.ts";
+import { formatDuration } from "../quantities.ts";
 import type { RestoreResult } from "../restore/restore.ts";
 import type { CheckResult } from "./check.ts";
 import type { Recovery } from "./recovery.ts";

@@ -1,6 +1,6 @@
 /** Whether a database is replicated as it should be: for /healthz, and for alerts. Decides only. */
 import { type ErrorCode, messageOf, WalsyncError } from "../errors.ts";
-import { formatDuration } from "../log.ts";
+import { formatDuration } from "../quantities.ts";
 
 /** What is wrong with a database for as long as it lasts. */
 export interface Ailment {

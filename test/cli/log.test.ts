@@ -1,6 +1,7 @@
 // Goal: one event is one line that both people and programs can read, whatever the values are.
 import { describe, expect, test } from "bun:test";
-import { formatBytes, formatDuration, formatEvent, redact, table } from "../../src/log.ts";
+import { formatEvent, redact, table } from "../../src/log.ts";
+import { formatBytes, formatDuration } from "../../src/quantities.ts";
 
 const at = new Date(0);
 

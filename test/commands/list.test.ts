@@ -3,7 +3,7 @@ import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { formatBytes } from "../../src/log.ts";
+import { formatBytes } from "../../src/quantities.ts";
 import { tempDir } from "../support/temp.ts";
 import { startVersitygw } from "../support/versitygw.ts";
 import { expectOneError, s3Access, succeed, walsync } from "./run.ts";
