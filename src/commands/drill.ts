@@ -1,7 +1,6 @@
 /** `walsync drill`: proves by doing it that databases can be restored, and how long that takes. */
 import { accessSync, constants } from "node:fs";
 import { dirname, resolve } from "node:path";
-import { readChains } from "../chain/chain.ts";
 import { defineWalsyncCommand } from "../cli/command.ts";
 import { VERSION } from "../cli/version.ts";
 import type { Destination } from "../destination/destination.ts";
@@ -11,6 +10,8 @@ import type { DrillOutcome } from "../drill/verdict.ts";
 import { asDiskError, writeFileDurably } from "../durable.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { DRILL_FLAGS, drillLayer, drillPolicyOf, tempDirOf } from "../engine/drill-settings.ts";
+import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
+import { namesAt } from "../engine/list.ts";
 import { WalsyncError } from "../errors.ts";
 import { formatJson, print, progress, table } from "../log.ts";
 import { formatBytes, formatDuration } from "../quantities.ts";
@@ -25,6 +26,7 @@ export default defineWalsyncCommand({
   positionals: { names: { variadic: true, description: "names of databases, as walsync list shows them" } },
   flags: {
     ...DESTINATION_FLAGS,
+    ...ENCRYPTION_FLAGS,
     all: { type: "boolean", description: "every database below the destination" },
     "point-in-time": {
       type: "string",
@@ -71,7 +73,7 @@ export default defineWalsyncCommand({
     const { reportOf } = await import("../drill/report.ts");
     const startedAt = new Date().toISOString();
     try {
-      const drilled = flags.all ? await namesAt(destination, signal) : names;
+      const drilled = flags.all ? await allNamesAt(destination, signal) : names;
       const place = new DrillPlace(tempDirOf(flags.tempDir));
       const outcomes: DrillOutcome[] = [];
       try {
@@ -117,9 +119,9 @@ function requireWritable(output: string): void {
 }
 
 /** Nothing to restore is no success: whoever drills expects to find something. */
-async function namesAt(destination: Destination, signal: AbortSignal): Promise<string[]> {
-  const chains = await readChains(destination, "", undefined, signal);
-  if (chains.length > 0) return chains.map(({ name }) => name);
+async function allNamesAt(destination: Destination, signal: AbortSignal): Promise<string[]> {
+  const names = await namesAt(destination, undefined, signal);
+  if (names.length > 0) return names;
   throw new WalsyncError("E_NOT_FOUND", `${destination.url}: expected databases to restore, found none`, {
     hint: "Check bucket and prefix.",
   });

@@ -5,12 +5,14 @@ import { drillFailures, measureDrills } from "../drill/metrics.ts";
 import { type DrillRecord, readDrillRecord, writeDrillRecord } from "../drill/record.ts";
 import { NOT_READY_MS, nextDrillMs } from "../drill/rota.ts";
 import { type DrillPolicy, worstOf } from "../drill/verdict.ts";
+import { WalsyncError } from "../errors.ts";
 import { logEvent } from "../log.ts";
 import type { Alert } from "../replication/alerts.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { Schedule } from "../schedule.ts";
 import type { DestinationFlags } from "./destination.ts";
 import { drillPolicyOf } from "./drill-settings.ts";
+import { type EncryptionFlags, isSealed } from "./encryption.ts";
 import type { WatchSettings } from "./watch-settings.ts";
 
 /** How one database is drilled. */
@@ -21,8 +23,10 @@ export interface DrillPlan {
   tempDir: string | undefined;
 }
 
+/** Throws E_IDENTITY for drills that could not read what is shipped. */
 export function drillPlanOf(settings: WatchSettings): DrillPlan {
   const { drillInterval, drillAssert, drillAssertTimeout, drillMaxRto, drillMaxRpo, drillTempDir } = settings;
+  if (drillInterval > 0 && isSealed(settings)) throw unreadable();
   return {
     intervalMs: drillInterval,
     policy: drillPolicyOf({
@@ -35,13 +39,17 @@ export function drillPlanOf(settings: WatchSettings): DrillPlan {
   };
 }
 
-/** The flags with which a child finds the destination of the watch. */
-export function drillFlagsOf({ bucket, endpoint, region, forcePathStyle }: DestinationFlags): string[] {
+/** The flags with which a child finds the destination of the watch, and reads what is encrypted there. */
+export function drillFlagsOf(flags: DestinationFlags & EncryptionFlags): string[] {
+  const { bucket, endpoint, region, forcePathStyle, recipient = [], recipientsFile, identity } = flags;
   return [
     `--bucket=${bucket}`,
     `--region=${region}`,
     ...(endpoint === undefined ? [] : [`--endpoint=${endpoint}`]),
     ...(forcePathStyle ? ["--force-path-style"] : []),
+    ...recipient.map((one) => `--recipient=${one}`),
+    ...(recipientsFile === undefined ? [] : [`--recipients-file=${recipientsFile}`]),
+    ...(identity === undefined ? [] : [`--identity=${identity}`]),
   ];
 }
 
@@ -205,4 +213,14 @@ function flagsOf({ policy, tempDir }: DrillPlan): string[] {
     `--max-rpo=${maxRpoMs}ms`,
     ...(tempDir === undefined ? [] : [`--temp-dir=${tempDir}`]),
   ];
+}
+
+function unreadable(): WalsyncError {
+  return new WalsyncError(
+    "E_IDENTITY",
+    "--drill-interval: expected an identity that reads what is encrypted, found none",
+    {
+      hint: "Give --identity, or leave out the drills here and run walsync drill where the identity is.",
+    },
+  );
 }

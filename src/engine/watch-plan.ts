@@ -41,12 +41,13 @@ export class WatchPlan {
   readonly #settings: PlanSettings;
   readonly #selections: readonly Selection[];
 
-  /** Throws E_USAGE or E_CONFIG for settings and databases that cannot be meant. */
+  /** Throws E_USAGE, E_CONFIG or E_IDENTITY for settings and databases that cannot be meant. */
   constructor(arguments_: readonly string[], settings: PlanSettings) {
     this.flags = settings.flags;
     this.#settings = settings;
     carePolicyOf(settings.flags);
     requireRecipients(settings.flags);
+    drillPlanOf(settings.flags);
     this.#selections = selectionsOf(arguments_, settings.config);
   }
 

@@ -21,6 +21,12 @@ export interface WalSyncOptions {
   storageClass?: string | undefined;
   /** What the server encrypts objects with. Default: as the bucket says. */
   sse?: "AES256" | "aws:kms" | undefined;
+  /** Encrypt files for these recipients of age, or expect them to be encrypted: docs/ENCRYPTION.md. Default: neither. */
+  recipients?: readonly string[] | undefined;
+  /** And for those in this file, one a line. */
+  recipientsFile?: string | undefined;
+  /** File of the identities of age that read encrypted files, as age-keygen writes it. Default: WALSYNC_IDENTITY_FILE. */
+  identity?: string | undefined;
   /** How files are laid out; Litestream reads and continues its own. Default: "walsync". */
   layout?: "walsync" | "litestream" | undefined;
   /** Where walsync keeps its own files. Default: `.<file>-walsync` beside each database. Leave it as it is once chosen. */

@@ -5,6 +5,7 @@ import { requireListedName, requireName } from "../destination/layout.ts";
 import { parseDestinationUrl, resolveS3 } from "../destination/open.ts";
 import { compactDatabase } from "../engine/compact.ts";
 import { destinationOf, destinationSettings } from "../engine/destination.ts";
+import { requireRecipients } from "../engine/encryption.ts";
 import { listDatabases } from "../engine/list.ts";
 import { nameOf, requireOneSource, takeSnapshot } from "../engine/snapshot.ts";
 import { proveDatabase } from "../engine/verify.ts";
@@ -81,6 +82,7 @@ export class WalSync {
     signal?.throwIfAborted();
     const settings = this.#settings({ enableWal });
     if (name !== undefined) requireName(name);
+    requireRecipients(settings);
     const source = requireOneSource(path);
     if (name !== undefined) source.givenName = name;
     for (const watcher of this.#watchers) {

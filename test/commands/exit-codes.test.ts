@@ -5,6 +5,7 @@ import { afterAll, expect, test } from "bun:test";
 import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { acquireLock } from "../../src/replication/lock.ts";
+import { makeKeys } from "../encryption/make.ts";
 import { compiledBinary, type Finished } from "../support/binary.ts";
 import { tempDir } from "../support/temp.ts";
 import { documentedStatus, expectOneError, succeed, walsync } from "./run.ts";
@@ -40,6 +41,12 @@ const flip = (path: string, at: number) => {
 const provoked: Record<string, () => Promise<Finished>> = {
   E_USAGE: () => walsync(["list", "--bukket", "x"]),
   E_CONFIG: () => walsync(["list", "--config", join(dir, "missing.toml")]),
+  async E_IDENTITY() {
+    const { folder, bucket, path } = await makePlace();
+    const { recipient } = await makeKeys(join(folder, "key.txt"));
+    await succeed(["snapshot", path, "-b", `${bucket}-encrypted`, "--recipient", recipient]);
+    return await walsync(["restore", "app", "-o", join(folder, "out.db"), "-b", `${bucket}-encrypted`]);
+  },
   async E_OUTPUT_EXISTS() {
     const { bucket, path } = await makePlace();
     return await walsync(["restore", "app", "-o", path, "-b", bucket]);

@@ -36,6 +36,7 @@ describe("every setting of watch", () => {
       duration: 1500,
       durations: [1000, 2500],
       size: 4096,
+      texts: ["a,b", "c"],
     };
     for (const [name, def] of optional) {
       const value = def.type === "choice" ? def.choices.at(-1) : values[def.type];
