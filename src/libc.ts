@@ -65,16 +65,16 @@ export function isInForeground(): boolean {
 }
 
 /**
- * Takes the exit status of a child that has ended, whoever started it, so that it is gone. Not that of `kept`, which others
- * wait for. False if there is none, which is always so where it is not Linux.
+ * Takes the exit status of a child that has ended, whoever started it, so that it is gone. Not that of one of `kept`, which
+ * others wait for. False if there is none, which is always so where it is not Linux.
  */
-export function reapChild(kept: number): boolean {
+export function reapChild(kept: ReadonlySet<number>): boolean {
   if (process.platform !== "linux") return false;
   // Looks first, without taking: 0 is left where no child has ended.
   childInfo.setInt32(SI_PID_OFFSET, 0, true);
   if (library().waitid(P_ALL, 0, ptr(childInfo.buffer), WEXITED | WNOHANG | WNOWAIT) !== 0) return false;
   const pid = childInfo.getInt32(SI_PID_OFFSET, true);
-  return pid !== 0 && pid !== kept && library().waitid(P_PID, pid, ptr(childInfo.buffer), WEXITED | WNOHANG) === 0;
+  return pid !== 0 && !kept.has(pid) && library().waitid(P_PID, pid, ptr(childInfo.buffer), WEXITED | WNOHANG) === 0;
 }
 
 // --- internal ---

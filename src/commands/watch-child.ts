@@ -2,12 +2,14 @@
  * `watch --exec`: the application as a child of the watch. It has the standard streams, the environment and the working
  * directory of the watch, gets its signals, and decides on its exit status.
  */
+
+import { awaitChild, reapOrphans } from "../children.ts";
 import { reportFailure } from "../cli/app.ts";
 import { ExitWith } from "../cli/exit.ts";
 import { Interrupted, onInterruptedAgain } from "../cli/interrupt.ts";
 import type { Origin } from "../config.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
-import { isInForeground, reapChild } from "../libc.ts";
+import { isInForeground } from "../libc.ts";
 import { logEvent } from "../log.ts";
 import { splitWords } from "../words.ts";
 
@@ -58,6 +60,7 @@ export class Application {
     const over = new AbortController();
     this.over = over.signal;
     this.#child = spawn(command);
+    awaitChild(this.#child);
     logEvent("info", "application started", { pid: this.#child.pid });
     this.#ended = this.#child.exited.then((status) => {
       this.#isRunning = false;
@@ -97,10 +100,7 @@ export class Application {
 
   /** The first process of a container becomes the parent of every orphan: none may stay behind as a zombie. */
   #adoptOrphans(): void {
-    const timer = setInterval(() => {
-      while (reapChild(this.#child.pid)) {}
-    }, REAP_EVERY_MS);
-    timer.unref();
+    setInterval(reapOrphans, REAP_EVERY_MS).unref();
   }
 
   /** False if there is nothing left to kill. */

@@ -4,6 +4,7 @@
  * beside a child with a low priority the longest pause was 11 ms (idle: 4 ms), and the memory goes with the child.
  */
 import { setPriority } from "node:os";
+import { awaitChild } from "../children.ts";
 import { errnoOf, isErrorCode, messageOf } from "../errors.ts";
 import { selfCommand } from "../self.ts";
 import type { DatabaseDrill } from "./report.ts";
@@ -30,6 +31,7 @@ export async function runDrillChild(
     if (errnoOf(error) === undefined) throw error;
     return readResult(name, "", "", `that it cannot be started: ${messageOf(error)}`);
   }
+  awaitChild(child);
   beNice(child.pid);
   let killer: NodeJS.Timeout | undefined;
   const end = () => {
