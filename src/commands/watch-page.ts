@@ -4,6 +4,7 @@ import { resolve } from "node:path";
 import { VERSION } from "../cli/version.ts";
 import { parseDestinationUrl } from "../destination/open.ts";
 import { DESTINATION_FLAGS, type DestinationFlags } from "../engine/destination.ts";
+import { type EncryptionFlags, isSealed } from "../engine/encryption.ts";
 import type { Watch } from "../engine/watch.ts";
 import type { WatchSettings } from "../engine/watch-settings.ts";
 import type { OtherPaths } from "../metrics-server.ts";
@@ -17,7 +18,10 @@ export interface LazyPage {
 }
 
 /** The page of a watch. Until it is asked for something, nothing of it is in memory. */
-export function statusPageOf(watch: Watch, flags: DestinationFlags & Pick<WatchSettings, "maxLag">): LazyPage {
+export function statusPageOf(
+  watch: Watch,
+  flags: DestinationFlags & EncryptionFlags & Pick<WatchSettings, "maxLag">,
+): LazyPage {
   const startedAt = new Date().toISOString();
   let page: StatusPage | null = null;
   const load = async (): Promise<StatusPage> => {
@@ -52,12 +56,21 @@ export function statusPageOf(watch: Watch, flags: DestinationFlags & Pick<WatchS
 }
 
 /** What `walsync restore` has to be told to find the files of this watch, from any directory. */
-export function placeOf({ bucket, endpoint, region, forcePathStyle }: DestinationFlags): string[] {
+export function placeOf(flags: DestinationFlags & EncryptionFlags): string[] {
+  const { bucket, endpoint, region, forcePathStyle } = flags;
   const address = parseDestinationUrl(bucket);
-  if (address.kind === "directory") return ["-b", resolve(address.path)];
+  if (address.kind === "directory") return ["-b", resolve(address.path), ...identityOf(flags)];
   const words = ["-b", bucket];
   if (endpoint !== undefined) words.push("--endpoint", endpoint);
   if (region !== DESTINATION_FLAGS.region.default) words.push("--region", region);
   if (forcePathStyle) words.push("--force-path-style");
-  return words;
+  return [...words, ...identityOf(flags)];
+}
+
+// --- internal ---
+
+/** A watch that has none does not know where whoever restores keeps his: then it is called as in docs/ENCRYPTION.md. */
+function identityOf(flags: EncryptionFlags): string[] {
+  if (flags.identity !== undefined) return ["--identity", resolve(flags.identity)];
+  return isSealed(flags) ? ["--identity", "key.txt"] : [];
 }

@@ -137,6 +137,43 @@ test("a watch with an identity merges, and what it merged is proven", async () =
   expect(JSON.parse(stdout).databases[0]).toMatchObject({ ok: true, findings: [] });
 }, 20_000);
 
+describe("a drill", () => {
+  const rows = "SELECT count(*) = 5 FROM t";
+
+  test("of a watch with an identity reads what is encrypted, and so does walsync drill", async () => {
+    const place = newPlace("directory");
+    const { folder, bucket } = place;
+    const drills = ["--drill-interval", "1s", "--drill-temp-dir", folder, "--drill-assert", rows];
+    write(join(folder, "app.db"), 5);
+    const { child, said } = watch(place, join(folder, "app.db"), [...FOR_US, ...WITH_KEY, ...drills]);
+    await until("a drill", () => said().includes("restore drill went well database=app"));
+    child.kill("SIGTERM");
+    expect([await child.exited, said()]).toMatchObject([0, expect.not.stringContaining("E_")]);
+    const drill = (...more: string[]) => walsync(["drill", "app", "-b", bucket, "--temp-dir", folder, ...more]);
+    expect((await drill(...WITH_KEY, "--assert", rows)).status).toBe(0);
+    for (const more of [[], FOR_US, ["--identity", other.identityFile]]) {
+      expect(await drill(...more)).toMatchObject({ status: 2, stderr: expect.stringContaining("E_IDENTITY") });
+    }
+  }, 20_000);
+
+  test("of a watch without one is refused at the start, for all databases or for one", async () => {
+    const { folder, bucket } = newPlace("directory");
+    write(join(folder, "app.db"), 1);
+    const args = ["watch", "app.db", "-b", bucket, ...FOR_US, "--drill-interval", "7d"];
+    expect(await walsync(args, { cwd: folder })).toMatchObject({
+      status: 2,
+      stderr: expect.stringMatching(/walsync: E_IDENTITY .*\n *hint: /),
+    });
+    const own = `[[databases]]\npath = "app.db"\ndrill = { interval = "7d" }\n`;
+    writeFileSync(join(folder, "walsync.toml"), `[encryption]\nrecipients = ["${keys.recipient}"]\n${own}`);
+    expect(await walsync(["watch", "-b", bucket], { cwd: folder })).toMatchObject({
+      status: 2,
+      stderr: expect.stringContaining("walsync: E_IDENTITY "),
+    });
+    expect(existsSync(bucket)).toBe(false);
+  });
+});
+
 describe("what is wrong is told:", () => {
   const folder = join(dir, "wrong");
   const database = join(folder, "app.db");

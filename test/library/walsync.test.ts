@@ -4,6 +4,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, readdirSync, rmSync, truncateSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { WalSync, WalsyncError } from "../../src/library/index.ts";
+import { makeKeys } from "../encryption/make.ts";
 import { contentOf } from "../support/databases.ts";
 import { tempDir } from "../support/temp.ts";
 import { startVersitygw } from "../support/versitygw.ts";
@@ -79,6 +80,21 @@ describe("a destination", () => {
     const [listed] = await walsync.list();
     expect(listed!.snapshots).toBe(plan.snapshots.filter(({ reason }) => reason !== null).length);
     expect(await walsync.verify("app")).toMatchObject({ ok: true });
+  });
+
+  test("is encrypted for recipients, and read with an identity", async () => {
+    const { recipient, identityFile } = await makeKeys(join(dir, "key.txt"));
+    const encrypted = join(dir, "encrypted");
+    const writer = new WalSync(encrypted, { recipients: [recipient] });
+    await writer.snapshot(path, { name: "app" });
+    expect(await codeOf(() => writer.restore("app", join(dir, "decrypted.db")))).toBe("E_IDENTITY");
+    const reader = new WalSync(encrypted, { identity: identityFile });
+    const restored = await reader.restore("app", join(dir, "decrypted.db"));
+    expect(contentOf(restored.path)).toEqual(contentOf(path));
+    expect(await reader.verify("app")).toMatchObject({ ok: true, findings: [] });
+    expect(await codeOf(() => reader.snapshot(path))).toBe("E_USAGE");
+    expect(await codeOf(() => reader.watch(path))).toBe("E_USAGE");
+    expect(await codeOf(async () => new WalSync(encrypted, { recipients: [] }))).toBe("E_USAGE");
   });
 
   test("knows a database by the name that it is given, and by that one afterwards", async () => {

@@ -82,6 +82,9 @@ describe("the place", () => {
     forcePathStyle: false,
     storageClass: undefined,
     sse: undefined,
+    recipient: undefined,
+    recipientsFile: undefined,
+    identity: undefined,
   };
 
   test("in a bucket is all that says where it is, and nothing that is a default", () => {
@@ -95,5 +98,18 @@ describe("the place", () => {
 
   test("in a directory holds from any other directory", () => {
     expect(placeOf({ ...flags, bucket: "backup" })).toEqual(["-b", `${process.cwd()}/backup`]);
+  });
+
+  test("that is encrypted has an identity, whoever has it", () => {
+    const encrypted = { ...flags, recipient: ["age1x"], bucket: "s3://backups/prod" };
+    expect(placeOf({ ...encrypted, identity: "own.txt" })).toEqual([
+      ...PLACE,
+      "--identity",
+      `${process.cwd()}/own.txt`,
+    ]);
+    expect(placeOf(encrypted)).toEqual([...PLACE, "--identity", "key.txt"]);
+    expect(placeOf({ ...encrypted, recipient: undefined, recipientsFile: "r", bucket: "/b" })).toEqual([
+      ...["-b", "/b", "--identity", "key.txt"],
+    ]);
   });
 });

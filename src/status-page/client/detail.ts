@@ -75,8 +75,10 @@ export class Detail {
       "Shipped up to": row.shipped_txid === 0 ? "–" : `transaction ${count.format(row.shipped_txid)}`,
       "Last shipped": row.shipped_at === null ? "not since the start" : ago(Date.parse(row.shipped_at), nowMs),
       "Increments since the start": count.format(row.shipped_increments),
+      "Last restore drill": drillText(row.drill, nowMs),
     };
     for (const label of FACTS) setText(this.#facts.get(label)!, facts[label]);
+    this.#facts.get("Last restore drill")!.parentElement!.hidden = row.drill === null;
     this.#restore.shipped(row.shipped_txid);
   }
 
@@ -105,5 +107,12 @@ const FACTS = [
   "Shipped up to",
   "Last shipped",
   "Increments since the start",
+  "Last restore drill",
 ] as const;
 const count = new Intl.NumberFormat("en");
+
+/** Why one failed is in `walsync status`, and in the log. */
+function drillText(drill: KnownDatabase["row"]["drill"], nowMs: number): string {
+  if (drill === null) return "";
+  return `${drill.error === null ? "went well" : "failed"} ${ago(Date.parse(drill.at), nowMs)}`;
+}
