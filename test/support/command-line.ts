@@ -1,0 +1,38 @@
+/** Command lines that documents give, held against the program's own parser, without running them. */
+import { COMMON_FLAGS } from "../../src/cli/command.ts";
+import { flagLayer, parseStrict } from "../../src/cli/flags.ts";
+import { resolveSettings } from "../../src/config.ts";
+import { app } from "../../src/main.ts";
+import { splitWords } from "../../src/words.ts";
+
+/** What follows `walsync` in each line of a shell script, up to the end of the command. Variables are replaced by a word. */
+export function commandLinesIn(script: string): string[] {
+  const lines = script.replaceAll("\\\n", " ").split("\n");
+  return lines
+    .map((line) => line.replace(/(^|\s)#.*$/, "").replaceAll(/\$\w+/g, "value"))
+    .flatMap((line) => [...line.matchAll(/(?:^|[\s(])walsync ([^|&;>)]+)/g)].map((match) => match[1]!.trim()));
+}
+
+/** Throws unless the program accepts the command, its flags and their values. What is required may come from walsync.toml. */
+export async function requireAccepted(line: string): Promise<void> {
+  const split = splitWords(line);
+  if (split.kind === "fault") throw new Error(`walsync ${line}: expected words, found ${split.found}`);
+  const [name, ...args] = split.words;
+  const entry = app.commands[name!];
+  if (entry === undefined) throw new Error(`walsync ${line}: expected a command, found ${name}`);
+  const { table } = await entry.load();
+  const given = parseStrict({ flags: { ...table.flags, ...COMMON_FLAGS }, positionals: table.positionals }, args);
+  const optional = Object.fromEntries(
+    Object.entries(table.flags).map(([flag, { required: _, ...def }]) => [flag, def]),
+  ) as typeof table.flags;
+  resolveSettings({ ...optional, ...COMMON_FLAGS }, [flagLayer(given.flags)]);
+}
+
+/** The flags of every command, as typed: `--point-in-time`. */
+export async function knownFlags(): Promise<Set<string>> {
+  const known = new Set(Object.keys(COMMON_FLAGS));
+  for (const { load } of Object.values(app.commands)) {
+    for (const flag of Object.keys((await load()).table.flags)) known.add(flag);
+  }
+  return new Set([...known, "version"].map((flag) => `--${flag}`));
+}
