@@ -19,7 +19,7 @@ afterAll(() => server?.stop());
 /** What stands in a guide for the reader's own. */
 const OURS: Record<string, string> = {
   "AWS_ACCESS_KEY_ID=... AWS_SECRET_ACCESS_KEY=...": `AWS_ACCESS_KEY_ID=${server?.accessKeyId} AWS_SECRET_ACCESS_KEY=${server?.secretAccessKey}`,
-  "https://fly.storage.tigris.dev": server?.endpoint ?? "",
+  "https://fly.storage.tigris.dev AWS_REGION=auto": `${server?.endpoint} AWS_REGION=${server?.region}`,
   "16767": String(freePort()),
 };
 
@@ -98,6 +98,13 @@ describe("every walsync command in a document", () => {
       commandLinesIn(script!).map((line): [string, string] => [document, line]),
     ),
   );
+
+  test("is found, also behind another program, and ends where the shell ends it", () => {
+    const script = `walsync wacht x | cat\nsudo -u app walsync status; true\nfly -C "walsync sync app --wait"\nif walsync drive; then\nwalsync restore a -o "$HOME/b;c" # so`;
+    expect(commandLinesIn(script)).toEqual(["wacht x", "status", "sync app --wait", 'restore a -o "value/b;c"']);
+    expect(requireAccepted("wacht x")).rejects.toThrow("wacht");
+    expect(requireAccepted("watch a.db -b c --shutdown-timeout=soon")).rejects.toThrow("soon");
+  });
 
   test("is one that the program accepts", async () => {
     expect(lines.length).toBeGreaterThan(100);

@@ -5,12 +5,17 @@ import { resolveSettings } from "../../src/config.ts";
 import { app } from "../../src/main.ts";
 import { splitWords } from "../../src/words.ts";
 
-/** What follows `walsync` in each line of a shell script, up to the end of the command. Variables are replaced by a word. */
+/**
+ * What follows `walsync` in a shell script, up to the end of each command: at the beginning of a line whatever it is, behind
+ * another program (sudo, docker, a pair of quotes) only if it is a command. Variables are replaced by a word.
+ */
 export function commandLinesIn(script: string): string[] {
   const lines = script.replaceAll("\\\n", " ").split("\n");
   return lines
     .map((line) => line.replace(/(^|\s)#.*$/, "").replaceAll(/\$\w+/g, "value"))
-    .flatMap((line) => [...line.matchAll(/(?:^|[\s(])walsync ([^|&;>)]+)/g)].map((match) => match[1]!.trim()));
+    .flatMap((line) =>
+      [...line.matchAll(INVOCATION)].map(({ index, 0: { length } }) => untilEnd(line.slice(index + length))),
+    );
 }
 
 /** Throws unless the program accepts the command, its flags and their values. What is required may come from walsync.toml. */
@@ -35,4 +40,21 @@ export async function knownFlags(): Promise<Set<string>> {
     for (const flag of Object.keys((await load()).table.flags)) known.add(flag);
   }
   return new Set([...known, "version"].map((flag) => `--${flag}`));
+}
+
+// --- internal ---
+
+const COMMANDS = Object.keys(app.commands).join("|");
+const INVOCATION = new RegExp(`(?:^\\s*walsync (?!-)|(?<=[\\s"'(/])walsync (?=(?:${COMMANDS})\\b))`, "g");
+
+/** Up to what ends a command in a shell, or the quote that the whole command is in. */
+function untilEnd(text: string): string {
+  let quotedFrom = -1;
+  for (let i = 0; i < text.length; i++) {
+    const sign = text[i]!;
+    if (quotedFrom >= 0) quotedFrom = sign === text[quotedFrom] ? -1 : quotedFrom;
+    else if (sign === '"' || sign === "'") quotedFrom = i;
+    else if ("|&;>)".includes(sign)) return text.slice(0, i).trim();
+  }
+  return text.slice(0, quotedFrom < 0 ? undefined : quotedFrom).trim();
 }

@@ -10,7 +10,7 @@
  * A block whose first command is `walsync watch` and that has no status is a terminal of its own: it goes on while others run.
  */
 import { expect } from "bun:test";
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runningWatches } from "../../src/control.ts";
 import { compiledBinary } from "./binary.ts";
@@ -84,9 +84,9 @@ export class Reader {
     mkdirSync(this.#folder, { recursive: true });
     mkdirSync(bin, { recursive: true });
     symlinkSync(compiledBinary(), join(bin, "walsync"));
-    if (Bun.which("sqlite3") === null) {
-      const standIn = join(import.meta.dir, "sqlite3.ts");
-      writeFileSync(join(bin, "sqlite3"), `#!/bin/sh\nexec "${process.execPath}" "${standIn}" "$@"\n`, { mode: 0o755 });
+    for (const [name, run] of Object.entries(STAND_INS)) {
+      if (Bun.which(name) !== null) continue;
+      writeFileSync(join(bin, name), `#!/bin/sh\nexec "${process.execPath}" ${run} "$@"\n`, { mode: 0o755 });
     }
   }
 
@@ -111,8 +111,6 @@ export class Reader {
     this.#watch?.child.kill("SIGKILL");
     await this.#watch?.child.exited;
   }
-
-  // --- internal ---
 
   get #environment(): Record<string, string> {
     const path = `${join(this.#runtime, "bin")}:${process.env.PATH}`;
@@ -144,12 +142,11 @@ export class Reader {
   async #start(script: string, line: number): Promise<void> {
     expect({ line, running: this.#watch?.line ?? null }).toEqual({ line, running: null });
     const log = join(this.#runtime, `watch-${line}.log`);
-    const child = Bun.spawn(this.#shell(`exec ${script}`), {
+    const child = Bun.spawn(this.#shell(`exec 2>&1\nexec ${script}`), {
       cwd: this.#folder,
       env: this.#environment,
       stdin: "ignore",
       stdout: Bun.file(log),
-      stderr: Bun.file(log),
     });
     this.#watch = { child, log, line };
     const deadline = performance.now() + PATIENCE_MS;
@@ -175,7 +172,7 @@ export class Reader {
     this.#watch = null;
     child.kill("SIGINT");
     const status = await child.exited;
-    expect({ line, status, log: existsSync(log) && readFileSync(log, "utf8") }).toMatchObject({ status: 0 });
+    expect({ line, status, log: readFileSync(log, "utf8") }).toMatchObject({ status: 0 });
   }
 }
 
@@ -208,6 +205,11 @@ export function expectShown(shown: string, printed: string, line: number): void 
 // --- internal ---
 
 const PATIENCE_MS = 20_000;
+/** What Bun runs in place of programs that not every machine has. */
+const STAND_INS: Record<string, string> = {
+  sqlite3: `"${join(import.meta.dir, "sqlite3.ts")}"`,
+  curl: "-e 'console.write(await (await fetch(process.argv.at(-1))).text())' --",
+};
 /** Where the reader of a guide is. */
 const READERS_FOLDER = "/home/me";
 /** What a terminal shows as a progress bar is an event here. */
