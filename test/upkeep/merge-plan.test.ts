@@ -108,6 +108,26 @@ test("a day of one file a second: at most 200 reads at any time, and the last ho
   expect(world.merged).toBeLessThan(seconds / 20);
 });
 
+test("of what age which points are left, as docs/RETENTION.md says", () => {
+  const world = new World(Date.parse("2026-02-28T00:17:11Z"));
+  for (let second = 1; second <= 5 * 3600; second++) {
+    world.nowMs += SECOND;
+    world.ship();
+    if (world.nowMs >= nextMergeMs(world.front, POLICY)) world.merge();
+  }
+  world.sweep();
+  const points = restorePoints([...world.files.values()]);
+  /** The most seconds, and so transactions, between two points in a row whose age in seconds is between these. */
+  const widest = (youngest: number, oldest: number): number => {
+    const inside = points.filter((point) => world.txid - point >= youngest && world.txid - point < oldest);
+    return Math.max(...inside.slice(1).map((point, i) => Number(point - inside[i]!)));
+  };
+  const sinceHour = (17 * 60 + 11) % 3600;
+  expect(widest(0, 3600)).toBe(1);
+  expect(widest(3600, 3600 + sinceHour)).toBe(300);
+  expect(widest(3600 + sinceHour, 5 * 3600 - 1)).toBe(3600);
+});
+
 test("thousands of files a second are merged in rounds", () => {
   const world = new World(Date.parse("2026-02-28T00:00:00Z"));
   for (let i = 0; i < 3000; i++) {
