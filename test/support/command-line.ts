@@ -47,14 +47,14 @@ export async function knownFlags(): Promise<Set<string>> {
 const COMMANDS = Object.keys(app.commands).join("|");
 const INVOCATION = new RegExp(`(?:^\\s*walsync (?!-)|(?<=[\\s"'(/])walsync (?=(?:${COMMANDS})\\b))`, "g");
 
-/** Up to what ends a command in a shell, or the quote that the whole command is in. */
+/** Up to what ends a command in a shell (`2>` is no argument), or the quote that the whole command is in. */
 function untilEnd(text: string): string {
   let quotedFrom = -1;
   for (let i = 0; i < text.length; i++) {
     const sign = text[i]!;
     if (quotedFrom >= 0) quotedFrom = sign === text[quotedFrom] ? -1 : quotedFrom;
     else if (sign === '"' || sign === "'") quotedFrom = i;
-    else if ("|&;>)".includes(sign)) return text.slice(0, i).trim();
+    else if ("|&;>)".includes(sign)) return text.slice(0, i).replace(/ \d$/, "").trim();
   }
   return text.slice(0, quotedFrom < 0 ? undefined : quotedFrom).trim();
 }
