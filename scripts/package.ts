@@ -50,7 +50,7 @@ function copyTypes(): void {
         process.execPath,
         join(root, "node_modules/typescript/bin/tsc"),
         "-p",
-        "tsconfig.types.json",
+        "scripts/tsconfig.types.json",
         "--outDir",
         folder,
       ],

@@ -72,10 +72,10 @@ systemd_tool() {
     { apt-get update -qq && apt-get install -qq --no-install-recommends systemd; } >&2
     return
   fi
-  say "!! systemd-analyze is not installed: the test that lets it check deploy/systemd is SKIPPED."
+  say "!! systemd-analyze is not installed: the test that lets it check examples/deploy/systemd is SKIPPED."
 }
 
-# What checks scripts, workflows and the examples in deploy/.
+# What checks scripts, workflows and the files in examples/deploy/.
 linters() {
   local status=0
   if command -v go >/dev/null; then

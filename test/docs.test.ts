@@ -16,12 +16,7 @@ const read = (path: string) => readFileSync(join(root, path), "utf8");
 const architecture = read("docs/ARCHITECTURE.md");
 const readme = read("README.md");
 const sources = [...new Bun.Glob("src/**/*.ts").scanSync({ cwd: root })].sort();
-const documents = [
-  "README.md",
-  "CHANGELOG.md",
-  "CONTRIBUTING.md",
-  ...new Bun.Glob("docs/*.md").scanSync({ cwd: root }),
-];
+const documents = ["README.md", "CHANGELOG.md", ...new Bun.Glob("docs/*.md").scanSync({ cwd: root })];
 
 describe("docs/ARCHITECTURE.md", () => {
   test("has one line for every source file, and for no other", () => {

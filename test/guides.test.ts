@@ -49,9 +49,9 @@ describe.each(GUIDES)("%s", (path) => {
   });
 });
 
-describe("CONTRIBUTING.md", () => {
+describe("docs/CONTRIBUTING.md", () => {
   const { scripts } = JSON.parse(read("package.json")) as { scripts: Record<string, string> };
-  const commands = readGuide(read("CONTRIBUTING.md"))
+  const commands = readGuide(read("docs/CONTRIBUTING.md"))
     .flatMap(({ script }) => script.split("\n"))
     .map((line) => line.replace(/ +#.*/, ""));
   /** Those that take no longer than a moment; scripts/test runs the others, or is one of them. */

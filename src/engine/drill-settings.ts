@@ -8,7 +8,7 @@ export const DRILL_FLAGS = {
   assert: {
     type: "texts",
     placeholder: "SQL",
-    description: "a query of which every row must begin with something true, and at least one row must be there",
+    description: "a query: each row, of at least one, must begin with something true",
   },
   "assert-timeout": { type: "duration", default: "60", description: "time that each of these may take" },
   "max-rto": { type: "duration", default: "0", description: "a restore that takes longer is a failure; 0 never" },

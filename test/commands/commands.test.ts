@@ -292,6 +292,7 @@ describe("help", () => {
       "migrate",
       "compact",
       "verify",
+      "drill",
       "doctor",
       "completion",
     ]);

@@ -1,4 +1,4 @@
-// Goal: the image of deploy/app and its fly.toml fit each other, and what they start survives the loss of its machine and its volume:
+// Goal: the image of examples/deploy/app and its fly.toml fit each other, and what they start survives the loss of its machine and its volume:
 // the entrypoint gives the volume to a user without privileges, the application starts on what the bucket has, and its last entry
 // is there.
 import { afterAll, expect, setDefaultTimeout, test } from "bun:test";
@@ -22,7 +22,7 @@ import { execForm, readDockerfile } from "../support/dockerfile.ts";
 import { tempDir } from "../support/temp.ts";
 import { freePort, startVersitygw } from "../support/versitygw.ts";
 
-const EXAMPLE = resolve(import.meta.dir, "../../deploy/app");
+const EXAMPLE = resolve(import.meta.dir, "../../examples/deploy/app");
 const dir = tempDir();
 chmodSync(dir, 0o755);
 const data = join(dir, "data");
@@ -69,7 +69,7 @@ test("fly.toml gives the time, the volume and the ports that walsync.toml and th
 
 // Only root can give a volume away.
 const isRoot = process.getuid?.() === 0 && Bun.which("setpriv") !== null;
-if (!isRoot) console.warn("SKIPPED: the entrypoint of deploy/app, because only root can run it, with setpriv");
+if (!isRoot) console.warn("SKIPPED: the entrypoint of examples/deploy/app, because only root can run it, with setpriv");
 
 test.skipIf(server === null || !isRoot)(
   "a Machine that is lost with its volume comes back with the last entry",

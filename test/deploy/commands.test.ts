@@ -17,13 +17,13 @@ const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
 const PROGRAM = /^(.*\/)?walsync$/;
 
 const examples: [place: string, words: string[]][] = [
-  ...inDockerfile("deploy/docker/Dockerfile", ["HEALTHCHECK"]),
-  ...inDockerfile("deploy/app/Dockerfile", ["CMD"]),
-  ...inYaml("deploy/docker/compose.yaml"),
-  ...inYaml("deploy/kubernetes/statefulset.yaml"),
-  ...inYaml("deploy/kubernetes/exec.yaml"),
-  ...[...read("deploy/systemd/walsync.service").matchAll(/^Exec\w+=(.*walsync.*)$/gm)].map(([, line]) =>
-    wordsOf("deploy/systemd/walsync.service", line!),
+  ...inDockerfile("examples/deploy/docker/Dockerfile", ["HEALTHCHECK"]),
+  ...inDockerfile("examples/deploy/app/Dockerfile", ["CMD"]),
+  ...inYaml("examples/deploy/docker/compose.yaml"),
+  ...inYaml("examples/deploy/kubernetes/statefulset.yaml"),
+  ...inYaml("examples/deploy/kubernetes/exec.yaml"),
+  ...[...read("examples/deploy/systemd/walsync.service").matchAll(/^Exec\w+=(.*walsync.*)$/gm)].map(([, line]) =>
+    wordsOf("examples/deploy/systemd/walsync.service", line!),
   ),
   ...["docs/DEPLOYMENT.md", "docs/FLY.md", "docs/RELEASES.md"].flatMap(inGuide),
 ];
@@ -46,12 +46,15 @@ test("a flag that does not exist, a wrong value and an unknown command are not a
   expect(expectAccepted("wacht", [])).rejects.toThrow();
 });
 
-test.each(["deploy/app/walsync.toml", "deploy/systemd/walsync.toml"])("%s is read without a fault", (path) => {
-  const { layer, databases } = readConfig(join(ROOT, path), ROOT, { BUCKET_NAME: "backups" })!;
-  const { bucket, shutdownTimeout } = resolveSettings(WATCH_FLAGS, [layer]).values;
-  expect(bucket).toStartWith("s3://backups/");
-  expect([shutdownTimeout, databases.length]).toEqual([30_000, 1]);
-});
+test.each(["examples/deploy/app/walsync.toml", "examples/deploy/systemd/walsync.toml"])(
+  "%s is read without a fault",
+  (path) => {
+    const { layer, databases } = readConfig(join(ROOT, path), ROOT, { BUCKET_NAME: "backups" })!;
+    const { bucket, shutdownTimeout } = resolveSettings(WATCH_FLAGS, [layer]).values;
+    expect(bucket).toStartWith("s3://backups/");
+    expect([shutdownTimeout, databases.length]).toEqual([30_000, 1]);
+  },
+);
 
 // --- internal ---
 

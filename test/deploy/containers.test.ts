@@ -26,7 +26,7 @@ const dir = tempDir();
 chmodSync(dir, 0o755);
 const root = join(dir, "root");
 const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
-const image = readDockerfile(join(ROOT, "deploy/docker/Dockerfile"));
+const image = readDockerfile(join(ROOT, "examples/deploy/docker/Dockerfile"));
 const USER = 65532;
 const HEALTHY_WITHIN_MS = 10_000;
 setDefaultTimeout(30_000);
@@ -45,7 +45,7 @@ describe("the image", () => {
     const copied = image
       .filter(({ name, text }) => name === "COPY" && !text.startsWith("--from"))
       .flatMap(({ text }) => text.split(" ").slice(0, -1));
-    const ignore = read("deploy/docker/Dockerfile.dockerignore").split("\n");
+    const ignore = read("examples/deploy/docker/Dockerfile.dockerignore").split("\n");
     expect(
       ignore
         .filter((line) => line.startsWith("!"))
@@ -70,7 +70,7 @@ describe.skipIf(server === null)("a container", () => {
     renameSync(join(source, "dist/walsync"), program);
     installProgram(root, program, "/usr/local/bin/walsync");
     // The application's image.
-    copyFileSync(join(ROOT, "deploy/app/server.js"), join(root, "app/server.js"));
+    copyFileSync(join(ROOT, "examples/deploy/app/server.js"), join(root, "app/server.js"));
     installProgram(root, process.execPath, "/usr/local/bin/node");
   });
 
@@ -114,7 +114,7 @@ interface Service {
 }
 
 function composeService(): Service {
-  const { services } = Bun.YAML.parse(read("deploy/docker/compose.yaml")) as {
+  const { services } = Bun.YAML.parse(read("examples/deploy/docker/compose.yaml")) as {
     services: Record<
       "app" | "walsync" | "s3",
       {
@@ -144,7 +144,7 @@ function composeService(): Service {
 }
 
 function kubernetesSidecar(): Service {
-  const objects = Bun.YAML.parse(read("deploy/kubernetes/statefulset.yaml")) as {
+  const objects = Bun.YAML.parse(read("examples/deploy/kubernetes/statefulset.yaml")) as {
     kind: string;
     stringData: Record<string, string>;
     spec: { template: { spec: PodSpec } };

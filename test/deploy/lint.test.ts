@@ -1,4 +1,4 @@
-// Goal: what users copy is right: scripts, workflows and the examples in deploy/ pass the linters and schemas of those who read
+// Goal: what users copy is right: scripts, workflows and the files in examples/deploy/ pass the linters and schemas of those who read
 // them. Each of these is first seen to refuse something.
 import { describe, expect, test } from "bun:test";
 import { chmodSync, readFileSync, writeFileSync } from "node:fs";
@@ -15,7 +15,7 @@ const read = (path: string) => readFileSync(join(ROOT, path), "utf8");
 
 describe("a linter", () => {
   test.each<[tool: ToolName, flags: string[], files: string[], from: string, to: string]>([
-    ["hadolint", ["--failure-threshold=info"], filesAt("deploy/**/Dockerfile"), "WORKDIR /", "WORKDIR "],
+    ["hadolint", ["--failure-threshold=info"], filesAt("examples/deploy/**/Dockerfile"), "WORKDIR /", "WORKDIR "],
     ["shellcheck", ["-x", "--severity=warning"], shellScripts(), "set -", 'if [ $1 == "" ]; then cd x; fi; set -'],
     ["actionlint", ["-shellcheck", "shellcheck"], filesAt(".github/workflows/*.yml"), "runs-on:", "run-on:"],
   ])("%s finds nothing, and something in a file with a mistake", (name, flags, files, from, to) => {
@@ -29,10 +29,10 @@ describe("a linter", () => {
   test("systemd finds nothing in the unit, and little that it leaves exposed", () => {
     if (Bun.which("systemd-analyze") === null) {
       if (process.env.CI === "true") throw new Error("systemd-analyze: expected this program, found none");
-      console.warn("SKIPPED: the check of deploy/systemd, because systemd-analyze is not installed");
+      console.warn("SKIPPED: the check of examples/deploy/systemd, because systemd-analyze is not installed");
       return;
     }
-    const unit = "deploy/systemd/walsync.service";
+    const unit = "examples/deploy/systemd/walsync.service";
     const program = "/usr/local/bin/walsync";
     const verified = (from: string, to: string) => run(["systemd-analyze", "verify", spoiled(unit, from, to)]).output;
     expect(verified(program, compiledBinary())).toBe("");
@@ -50,22 +50,22 @@ describe("a schema", () => {
     return path === null ? null : (JSON.parse(readFileSync(path, "utf8")) as { $defs: Record<string, Definition> });
   };
 
-  test("of Compose describes deploy/docker/compose.yaml", () => {
+  test("of Compose describes examples/deploy/docker/compose.yaml", () => {
     const schema = schemaOf("compose-spec.json");
     if (schema === null) return;
     const validate = ajv.compile(schema);
-    const text = read("deploy/docker/compose.yaml");
+    const text = read("examples/deploy/docker/compose.yaml");
     validate(Bun.YAML.parse(text));
     expect(validate.errors).toBeNull();
     expect(validate(Bun.YAML.parse(text.replace("depends_on:", "dependson:")))).toBe(false);
   });
 
-  test("of Kubernetes describes every object of deploy/kubernetes", () => {
+  test("of Kubernetes describes every object of examples/deploy/kubernetes", () => {
     const schema = schemaOf("kubernetes.json");
     if (schema === null) return;
     ajv.addSchema(schema, "kubernetes");
     const kinds: string[] = [];
-    for (const file of filesAt("deploy/kubernetes/*.yaml")) {
+    for (const file of filesAt("examples/deploy/kubernetes/*.yaml")) {
       for (const object of [Bun.YAML.parse(read(file))].flat() as Manifest[]) {
         const validate = ajv.getSchema(`kubernetes#/$defs/${definitionOf(schema.$defs, object)}`)!;
         validate(object);

@@ -12,7 +12,7 @@ import { ownChildren, textOf } from "../support/children.ts";
 import { tempDir } from "../support/temp.ts";
 import { startVersitygw } from "../support/versitygw.ts";
 
-const EXAMPLE = resolve(import.meta.dir, "../../deploy/systemd");
+const EXAMPLE = resolve(import.meta.dir, "../../examples/deploy/systemd");
 const NOBODY = 65534;
 const dir = tempDir();
 chmodSync(dir, 0o755);
