@@ -24,6 +24,12 @@ export class Schedule<T> {
     this.#down(this.#up(place));
   }
 
+  /** Makes `item` due at `dueMs`, unless it is due earlier. */
+  advance(item: T, dueMs: number): void {
+    const place = this.#places.get(item);
+    if (place === undefined || this.#heap[place]!.dueMs > dueMs) this.set(item, dueMs);
+  }
+
   /** Takes out the item that is due first, if it is due by `nowMs`. */
   takeDue(nowMs: number): T | undefined {
     const first = this.#heap[0];

@@ -65,6 +65,16 @@ test("it is drained in order, each item once, however often it was moved", () =>
   );
 });
 
+test("an item that is due earlier is not put off by being made due", () => {
+  const schedule = new Schedule<string>();
+  schedule.set("a", 5);
+  schedule.set("b", 7);
+  schedule.advance("a", 9);
+  schedule.advance("b", 4);
+  schedule.advance("c", 6);
+  expect([10, 10, 10].map((nowMs) => schedule.takeDue(nowMs))).toEqual(["b", "a", "c"]);
+});
+
 test("an item that moves a hundred thousand times takes one place", () => {
   const schedule = new Schedule<string>();
   schedule.set("other", 1e9);

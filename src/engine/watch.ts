@@ -90,6 +90,7 @@ export class Watch {
       await watch.#openAll();
       return watch;
     } catch (error) {
+      await watch.#care.stop();
       await Promise.all(watch.fleet.replicators.map((replicator) => replicator.stop(AbortSignal.abort())));
       watch.#close();
       throw error;

@@ -120,10 +120,13 @@ export class Delivery {
     return Math.min(manifestMs, this.#state.outbox.releasedFiles === 0 ? Number.POSITIVE_INFINITY : this.#recordDueMs);
   }
 
-  /** Records what was acknowledged, and writes the manifest in the background, if that is due. Throws E_DISK. */
-  tend(nowMs: number): void {
-    if (this.#stop.signal.aborted || nowMs < this.dueMs) return;
-    if (this.#state.outbox.releasedFiles > 0 && nowMs >= this.#recordDueMs) {
+  /**
+   * Records what was acknowledged, and writes the manifest in the background, if that is due. `needsRoom`: recording is due now,
+   * since files may be removed after it. Throws E_DISK.
+   */
+  tend(nowMs: number, needsRoom: boolean): void {
+    if (this.#stop.signal.aborted) return;
+    if (this.#state.outbox.releasedFiles > 0 && (needsRoom || nowMs >= this.#recordDueMs)) {
       this.#recordDueMs = nowMs + RECORD_INTERVAL_MS;
       this.#state.save();
     }

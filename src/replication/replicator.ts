@@ -281,6 +281,8 @@ export class Replicator {
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {
     if (nowMs < open.pausedUntilMs && !force && !open.isReplaced()) return open.pausedUntilMs;
+    // First: after a fault of the disk, what was acknowledged may take up the room that captures need.
+    open.delivery.tend(nowMs, this.#pausedBy !== null && open.pausedUntilMs > 0);
     const tended = tend(open, paced(this.#setup.policy, this.leastIntervalMs), nowMs, force);
     if (open.yieldAwaitsProof && open.yieldedAtMs === null) {
       open.yieldAwaitsProof = false;
@@ -303,7 +305,6 @@ export class Replicator {
     if (force && tended.next.kind !== "full") this.#pausedBy = null;
     switch (tended.next.kind) {
       case "wait":
-        open.delivery.tend(nowMs);
         return Math.min(tended.next.untilMs, open.delivery.dueMs);
       case "snapshot":
         if (!open.scanQueued) this.#inBackground(open, () => this.#runSnapshot(open));

@@ -84,7 +84,8 @@ export class Watcher {
     if (replicator.fencedBy !== null && this.#replicators.keys().every((one) => one.fencedBy !== null)) {
       this.#finished.resolve();
     }
-    this.#schedule.set(replicator, monotonicMs());
+    // One that is due already keeps its place, or whoever is written to all the time would always be the last.
+    this.#schedule.advance(replicator, monotonicMs());
     this.#setTimer();
   }
 

@@ -570,6 +570,30 @@ test("a disk that is full at the first snapshot is tried again at leisure, whate
   }
 });
 
+test("a disk that is full of what is acknowledged gets room at once, not when the next record is due", async () => {
+  const host = await liveHost();
+  host.insert();
+  await host.settle();
+  const outbox = new Bun.Glob("**/outbox/*.ltx");
+  const filesLeft = () => [...outbox.scanSync({ cwd: host.stateFolder, dot: true })].length;
+  expect(filesLeft()).toBeGreaterThan(0);
+  // As long as files are left there is no room for another one.
+  observeDurableSteps((_, path) => {
+    if (!path.endsWith(".ltx.tmp") || filesLeft() === 0) return;
+    throw Object.assign(new Error("ENOSPC: simulated"), { code: "ENOSPC" });
+  });
+  try {
+    const { txid } = host;
+    host.insert();
+    const startMs = performance.now();
+    await host.until("the commit is captured", () => host.txid > txid);
+    expect(performance.now() - startMs).toBeLessThan(5000);
+    await host.settle();
+  } finally {
+    observeDurableSteps(null);
+  }
+});
+
 describe("snapshots", () => {
   test("a periodic one is taken while the application writes, and restores the same as the increments", async () => {
     const host = await liveHost();

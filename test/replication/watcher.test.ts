@@ -3,6 +3,7 @@
 import { afterEach, beforeEach, expect, test } from "bun:test";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { monotonicMs } from "../../src/clock.ts";
 import { FolderEvents } from "../../src/replication/folder-events.ts";
 import type { Replicator } from "../../src/replication/replicator.ts";
 import { Watcher } from "../../src/replication/watcher.ts";
@@ -69,6 +70,26 @@ test("a thousand events of busy databases are noted at once, and answered with o
   expect(databases.map(({ ticks }) => ticks)).toEqual(databases.map(() => 1));
   // Not all of them in one go.
   expect(othersTurns).toBeGreaterThan(3);
+});
+
+test("a database to which something happens all the time has its turn as often as all others", async () => {
+  const others = Array.from({ length: 100 }, (_, i) => new Database(`other${i}`));
+  const busy = new Database("busy");
+  for (const database of [...others, busy]) watcher.add(database as unknown as Replicator);
+  // All of them are due again as soon as they were looked at: more than one turn of the event loop can do.
+  for (const database of others) {
+    database.tick = () => {
+      database.ticks++;
+      return monotonicMs();
+    };
+  }
+  for (let turn = 0; turn < 200; turn++) {
+    busy.onWake();
+    await nextTurn();
+  }
+  const least = Math.min(...others.map(({ ticks }) => ticks));
+  expect(least).toBeGreaterThan(10);
+  expect(busy.ticks).toBeGreaterThan(least / 2);
 });
 
 test("files of many databases that wait keep the captures of all of them apart, until they are shipped", async () => {
