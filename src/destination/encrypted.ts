@@ -37,6 +37,7 @@ import type {
   WriteSource,
 } from "./destination.ts";
 import { parseKey } from "./layout.ts";
+import { Gate } from "./limit.ts";
 import { SourceFile } from "./source.ts";
 
 /** The same destination with its LTX files encrypted. Throws E_CONFIG for keys that are none. */
@@ -54,6 +55,8 @@ export class EncryptedDestination implements Destination {
   readonly capabilities: Capabilities;
   readonly #keys: AgeKeys;
   readonly #isEncrypted: (key: string) => boolean;
+  readonly #inMemory = new Gate(MAX_IN_MEMORY);
+  readonly #onDisk = new Gate(MAX_ON_DISK);
 
   constructor(stored: Destination, keys: AgeKeys, isEncrypted: (key: string) => boolean) {
     this.stored = stored;
@@ -124,16 +127,11 @@ export class EncryptedDestination implements Destination {
   /** `metadata` is kept in the header, in the clear. A bucket keeps the sha256 of the object beside it. */
   async write(key: string, source: WriteSource, options: WriteOptions = {}): Promise<WriteResult> {
     if (!this.#isEncrypted(key)) return await this.stored.write(key, source, options);
-    if (source.kind === "bytes") return await this.#writeBytes(key, source.bytes, options);
-    if (source.sizeBytes > IN_MEMORY_BYTES) return await this.#writeFile(key, source, options);
-    const file = await SourceFile.open(source.path, source.sizeBytes);
-    const bytes = Buffer.allocUnsafeSlow(source.sizeBytes);
-    try {
-      await file.read(bytes, 0);
-    } finally {
-      await file.close();
-    }
-    return await this.#writeBytes(key, bytes, options);
+    const isInMemory = source.kind === "bytes" || source.sizeBytes <= IN_MEMORY_BYTES;
+    // Before anything is read: what waits for its turn, or is tried again, must not grow with the number of databases.
+    return isInMemory
+      ? await this.#inMemory.run(() => this.#writeBytes(key, source, options), options.signal)
+      : await this.#onDisk.run(() => this.#writeFile(key, source, options), options.signal);
   }
 
   remove(keys: readonly string[], options: Parameters<Destination["remove"]>[1] = {}) {
@@ -146,10 +144,25 @@ export class EncryptedDestination implements Destination {
 
   // --- internal ---
 
-  async #writeBytes(key: string, bytes: Uint8Array, options: WriteOptions): Promise<WriteResult> {
-    const sealedBytes = await sealBytes(bytes, this.#requireRecipients(), options.metadata ?? {});
+  async #writeBytes(key: string, source: WriteSource, options: WriteOptions): Promise<WriteResult> {
+    const sealedBytes = await this.#seal(source, options);
     const sha256 = new Bun.CryptoHasher("sha256").update(sealedBytes).digest("hex");
-    return await this.#writeSealed(key, { kind: "bytes", bytes: sealedBytes }, bytes.length, sha256, options);
+    const plainBytes = source.kind === "bytes" ? source.bytes.length : source.sizeBytes;
+    return await this.#writeSealed(key, { kind: "bytes", bytes: sealedBytes }, plainBytes, sha256, options);
+  }
+
+  /** On its own, so that the bytes of a file are let go of before they are sent. */
+  async #seal(source: WriteSource, { metadata = {} }: WriteOptions): Promise<Uint8Array> {
+    const recipients = this.#requireRecipients();
+    if (source.kind === "bytes") return await sealBytes(source.bytes, recipients, metadata);
+    const file = await SourceFile.open(source.path, source.sizeBytes);
+    const bytes = Buffer.allocUnsafeSlow(source.sizeBytes);
+    try {
+      await file.read(bytes, 0);
+    } finally {
+      await file.close();
+    }
+    return await sealBytes(bytes, recipients, metadata);
   }
 
   /**
@@ -323,6 +336,10 @@ export class EncryptedDestination implements Destination {
 
 /** Larger files are encrypted by way of a temporary one. */
 const IN_MEMORY_BYTES = MiB;
+
+/** Writes at once of files that are encrypted in memory, and of larger ones, each of which has a copy on disk meanwhile. */
+const MAX_IN_MEMORY = 4;
+const MAX_ON_DISK = 2;
 
 function withPlainSize<T extends ObjectInfo>(info: T): T {
   return { ...info, sizeBytes: plainSize(info.sizeBytes) };
