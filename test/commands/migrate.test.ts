@@ -5,6 +5,7 @@ import { describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { MIGRATE_RESULT } from "../../src/commands/results.ts";
+import { makeKeys } from "../encryption/make.ts";
 import { schemaFaults } from "../support/json-schema.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectHidden, expectOneError, succeed, treeOf, walsync } from "./run.ts";
@@ -13,10 +14,7 @@ const dir = tempDir();
 const SECRET = "a-secret-of-the-test";
 mkdirSync(join(dir, "data/tenants"), { recursive: true });
 for (const name of ["app", "tenants/a"]) {
-  const app = new Database(join(dir, "data", `${name}.db`), { create: true });
-  app.run("pragma journal_mode = wal");
-  app.run("create table item (body)");
-  app.close();
+  writeDatabase(join(dir, "data", `${name}.db`));
 }
 const REPLICA = `type: s3, bucket: backups, endpoint: "https://s3.example.org", access-key-id: AKIAEXAMPLE, secret-access-key: ${SECRET}`;
 writeFileSync(
@@ -45,6 +43,13 @@ const env = { AWS_ACCESS_KEY_ID: "AKIAEXAMPLE", AWS_SECRET_ACCESS_KEY: SECRET };
 interface Explained {
   destination: { url: string; endpoint: string | null };
   databases: { name: string; path: string }[];
+}
+
+function writeDatabase(path: string): void {
+  const app = new Database(path, { create: true });
+  app.run("pragma journal_mode = wal");
+  app.run("create table item (body)");
+  app.close();
 }
 
 async function explained(file: string): Promise<Explained> {
@@ -139,4 +144,35 @@ test.each([
   [["."], "E_CONFIG", /expected a configuration of Litestream/],
 ] as const)("%j is refused", async (args, code, says) => {
   expectOneError(await walsync(["migrate", ...args], { cwd: dir, env }), code, says);
+});
+
+describe("with keys, --convert", () => {
+  const convert = ["migrate", "--convert", "app", "-b", "source", "--to", "copy"];
+
+  test.each([
+    ["recipients", `recipients = ["age1x"]`, {}, /found walsync\.toml:2: encryption\.recipients\n/],
+    ["a file of them", `recipients_file = "none"`, {}, /found walsync\.toml:2: encryption\.recipients_file\n/],
+    ["an identity", `identity_file = "none"`, {}, /found walsync\.toml:2: encryption\.identity_file\n/],
+    ["the environment", "", { WALSYNC_IDENTITY_FILE: "none" }, /found WALSYNC_IDENTITY_FILE\n/],
+  ])("is refused before it writes in the clear: %s", async (_, line, more, says) => {
+    const cwd = tempDir();
+    writeFileSync(join(cwd, "walsync.toml"), `[encryption]\n${line}\n`);
+    writeDatabase(join(cwd, "app.db"));
+    await succeed(["snapshot", "app.db", "-b", "source", "--config", "/dev/null"], { cwd });
+    const result = await walsync(convert, { cwd, env: more });
+    expectOneError(result, "E_CONFIG", says);
+    expect(result.stderr).toMatch(/hint: .*in the clear.*WALSYNC_IDENTITY_FILE.*\[encryption\]/s);
+    expect(existsSync(join(cwd, "copy"))).toBe(false);
+  });
+
+  test("of encrypted files is told that it cannot, and of no flag that it does not have", async () => {
+    const cwd = tempDir();
+    const { recipient } = await makeKeys(join(cwd, "key.txt"));
+    writeDatabase(join(cwd, "app.db"));
+    await succeed(["snapshot", "app.db", "-b", "source", "--recipient", recipient], { cwd });
+    const result = await walsync(convert, { cwd });
+    expectOneError(result, "E_IDENTITY", /found an encrypted file/);
+    expect(result.stderr).toMatch(/hint: migrate --convert does not read encrypted files/);
+    expect(result.stderr).not.toMatch(/--identity|--recipient/);
+  });
 });
