@@ -1,7 +1,7 @@
 /** What a drill is told, by its command, by `watch --drill-…` and by [drill] of walsync.toml, and the policy that it means. */
 import { tmpdir } from "node:os";
 import type { SettingDef, SettingLayer, SettingValues } from "../config.ts";
-import type { ConfigFile } from "../config-file.ts";
+import type { ConfigDatabase, ConfigFile } from "../config-file.ts";
 import type { DrillPolicy } from "../drill/verdict.ts";
 
 export const DRILL_FLAGS = {
@@ -39,8 +39,10 @@ export function tempDirOf(tempDir: string | undefined): string {
  * by name: an entry that gives it that name, or puts its prefix before it, comes before [drill].
  */
 export function drillLayer({ layer, databases }: ConfigFile, name?: string): SettingLayer {
-  const entry = databases.find((one) => one.name === name || name?.startsWith(`${one.prefix}/`) === true);
-  const layers = entry === undefined || name === undefined ? [layer] : [entry.layer, layer];
+  const isMeant = (one: ConfigDatabase) =>
+    one.name === name || (one.prefix !== undefined && name?.startsWith(`${one.prefix}/`) === true);
+  const entry = name === undefined ? undefined : databases.find(isMeant);
+  const layers = entry === undefined ? [layer] : [entry.layer, layer];
   const settingOf = (setting: string) => (Object.hasOwn(DRILL_FLAGS, setting) ? `drill-${setting}` : setting);
   const answering = (setting: string, def: SettingDef) =>
     layers.find((one) => one.text(settingOf(setting), def) !== undefined) ?? layer;
