@@ -308,7 +308,7 @@ export class EncryptedDestination implements Destination {
     return new WalsyncError("E_INTEGRITY", `${this.url}/${key}: expected an encrypted file, found ${found}`, {
       hint:
         "Files of one destination are either all encrypted or none. Begin another one for encrypted files, with a prefix of " +
-        "its own; read this one without --recipient, --identity and [encryption].",
+        "its own; read this one without --recipient, --identity, WALSYNC_IDENTITY_FILE and [encryption].",
     });
   }
 

@@ -221,6 +221,11 @@ describe("what is wrong is told:", () => {
     expect(existsSync(join(folder, "out.db"))).toBe(false);
   });
 
+  test("files in the clear, where the environment alone says otherwise: the hint names it", async () => {
+    const { status, stderr } = await walsync(restore(plain, []), { env: { WALSYNC_IDENTITY_FILE: keys.identityFile } });
+    expect([status, stderr]).toEqual([5, expect.stringMatching(/E_INTEGRITY .*hint: .*WALSYNC_IDENTITY_FILE/s)]);
+  });
+
   test("a changed object, to whoever restores, and to whoever verifies with an identity and without", async () => {
     const changed = join(folder, "changed");
     cpSync(encrypted, changed, { recursive: true });
