@@ -79,12 +79,18 @@ export function claimedChecksums({ header, trailer, metadata }: FileEnds): Chain
 /** Throws E_CONFIG for the litestream layout where files are encrypted. */
 export function layoutRules(layout: Layout, capabilities: Capabilities): LayoutRules {
   if (capabilities.encryption !== undefined) {
-    if (layout === "walsync") return ENCRYPTED_RULES;
-    throw new WalsyncError("E_CONFIG", `layout: expected walsync for encrypted files, found ${layout}`, {
-      hint: "Litestream cannot read encrypted files. Leave out the layout, or the recipients.",
-    });
+    requireEncryptable(layout);
+    return ENCRYPTED_RULES;
   }
   return layout === "walsync" ? WALSYNC_RULES : litestreamRules(capabilities);
+}
+
+/** Throws E_CONFIG for a layout that files cannot be encrypted in. `label` says whose it is. */
+export function requireEncryptable(layout: Layout, label = "layout"): void {
+  if (layout === "walsync") return;
+  throw new WalsyncError("E_CONFIG", `${label}: expected walsync for encrypted files, found ${layout}`, {
+    hint: "Litestream cannot read encrypted files. Leave out the layout, or the recipients.",
+  });
 }
 
 export const WALSYNC_RULES: LayoutRules = {

@@ -26,10 +26,15 @@ export interface EncryptionFlags {
 
 /** `destination`, or one whose files are encrypted, if anything is said of keys. Throws E_CONFIG for keys that are none. */
 export async function withEncryption(destination: Destination, flags: Partial<EncryptionFlags>): Promise<Destination> {
+  if (!isEncrypted(flags)) return destination;
   const { recipient, recipientsFile, identity } = flags;
-  if (recipient === undefined && recipientsFile === undefined && identity === undefined) return destination;
   const { encrypted } = await import("../destination/encrypted.ts");
   return encrypted(destination, { recipients: recipient ?? [], recipientsFile, identityFile: identity });
+}
+
+/** True if anything is said of keys. */
+export function isEncrypted({ recipient, recipientsFile, identity }: Partial<EncryptionFlags>): boolean {
+  return recipient !== undefined || recipientsFile !== undefined || identity !== undefined;
 }
 
 /** For whoever writes. Throws E_USAGE if there is an identity, and nobody to encrypt for. */

@@ -78,15 +78,16 @@ export class WatchChanges {
 
   async #reload(): Promise<void> {
     try {
-      const plan = await this.#host.replan();
+      const asked = await this.#host.replan();
       if (this.#isStopped) return;
-      // What would be refused at a start is refused here.
-      if (plan.isFromConfig) plan.require((path) => this.#nameOf(path));
-      const changes = plan.fixedChanges(this.#started);
+      const changes = asked.fixedChanges(this.#started);
       if (changes.length > 0) {
         const hint = "They stay as they were until then.";
         logEvent("warn", "settings changed that need a restart", { reason: changes.join(", "), hint });
       }
+      const plan = asked.keeping(this.#started);
+      // What would be refused at a start is refused here.
+      if (plan.isFromConfig) plan.require((path) => this.#nameOf(path));
       this.#plan = plan;
       this.#sources.follow(plan.patterns);
       this.#sources.look();

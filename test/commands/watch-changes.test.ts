@@ -7,6 +7,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { dirname, join } from "node:path";
 import type { WatchReport } from "../../src/control.ts";
 import { acquireLock } from "../../src/replication/lock.ts";
+import { makeKeys } from "../encryption/make.ts";
 import { compiledBinary } from "../support/binary.ts";
 import { onText, ownChildren } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
@@ -465,6 +466,74 @@ describe("SIGHUP", () => {
     expect(await place.stop()).toBe(0);
     expect(existsSync(place.path("elsewhere"))).toBe(false);
     await place.expectAll({ a: "a.db", b: "b.db" });
+  }, 60_000);
+
+  test("with another layout is told, and databases that appear are written in the old one", async () => {
+    const { place, reload } = await begin();
+    place.insert("data/c.db");
+    const databases = '[[databases]]\npath = "a.db"\nlayout = "litestream"\n[[databases]]\npath = "data"\n';
+    place.insert("own/o.db");
+    reload(`[sync]\nlayout = "litestream"\n${databases}[[databases]]\npath = "own"\nlayout = "litestream"\n`);
+    await place.has("a", "c", "o");
+    place.insert("data/d.db");
+    await place.has("a", "c", "d", "o");
+    expect(await place.stop()).toBe(0);
+    expect(place.lines(/ warn .*restart.*layout/).length).toBeGreaterThan(0);
+    expect(["a", "c", "d"].filter((name) => place.snapshotsOf(name) === 0)).toEqual([]);
+    // One that was not there at the start may have its own.
+    expect([place.snapshotsOf("o"), existsSync(join(place.bucket, "o/ltx/0"))]).toEqual([0, true]);
+    await place.expectAll({ d: "data/d.db", o: "own/o.db" });
+  }, 60_000);
+
+  test("with another layout or an identity changes nothing about encryption; an entry in Litestream's is refused", async () => {
+    const place = new Place();
+    const { recipient, identityFile } = await makeKeys(place.path("key.txt"));
+    const configure = (encryption: string, rest: string) => {
+      const keys = `[encryption]\nrecipients = ["${recipient}"]\n${encryption}`;
+      const sync = '[sync]\nwal_sync_interval = 0\nmerge = ["200ms"]\n';
+      writeFileSync(
+        place.path("walsync.toml"),
+        `[s3]\nbucket = "bucket"\n[metrics]\nenabled = false\n${keys}${sync}${rest}`,
+      );
+    };
+    const data = '[[databases]]\npath = "data"\n';
+    const identity = `identity_file = "${identityFile}"\n`;
+    place.insert("data/a.db");
+    const refused = `${data}[[databases]]\npath = "b.db"\nlayout = "litestream"\n`;
+    configure("", refused);
+    place.insert("b.db");
+    const { status, stderr } = await walsync(["watch"], { cwd: place.folder });
+    expect([status, stderr]).toEqual([
+      2,
+      expect.stringMatching(/E_CONFIG.*walsync\.toml:\d+: layout: expected walsync/),
+    ]);
+    configure("", data);
+    await place.watch();
+    await place.sync("a");
+    configure(identity, `layout = "litestream"\n${data}`);
+    place.child.kill("SIGHUP");
+    await place.until(() => place.log.includes("configuration reloaded"));
+    expect(place.lines(/ warn .*restart.*identity.*layout/)).toHaveLength(1);
+    for (let i = 0; i < 3; i++) {
+      place.insert("data/c.db");
+      await place.sync("c");
+    }
+    for (const [i, rest] of [refused, `${data}[drill]\ninterval = "1s"\n`].entries()) {
+      configure(identity, rest);
+      place.child.kill("SIGHUP");
+      await place.until(() => place.lines(/configuration not reloaded/).length === i + 1);
+    }
+    expect(place.lines(/configuration not reloaded/)).toEqual([
+      expect.stringMatching(/E_CONFIG.*walsync\.toml:\d+: layout: expected walsync/),
+      expect.stringContaining("E_IDENTITY"),
+    ]);
+    await Bun.sleep(500);
+    expect(await place.names()).toEqual(["a", "c"]);
+    expect(await place.stop()).toBe(0);
+    expect(place.lines(/merge|drill/).filter((line) => !/increments are not merged|E_IDENTITY/.test(line))).toEqual([]);
+    const output = place.path("restored.db");
+    await succeed(["restore", "c", "-o", output, "-b", place.bucket, "--identity", identityFile]);
+    expect(differingPages(contentOf(place.path("data/c.db")), readFileSync(output))).toEqual([]);
   }, 60_000);
 
   test("without a configuration file looks again", async () => {
