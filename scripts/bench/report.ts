@@ -30,21 +30,30 @@ export function thisMachine(): Machine {
     processor: cpus()[0]?.model ?? "unknown",
     cores: cpus().length,
     memoryGb: Math.round(totalmem() / GiB),
-    system: `${process.platform} ${release()} ${process.arch}`,
+    system: `${process.platform} ${release().replace(/-.*/, "")} ${process.arch}`,
   };
 }
 
-/** Reads reports, and joins them. Throws if they are not of the same machine, versions and scale. */
+/**
+ * Reads reports, and joins them. Throws if they are not of the same machine, scale and versions. Commits of walsync may differ:
+ * all of them are named.
+ */
 export function readReports(paths: readonly string[]): Report {
   const [first, ...rest] = paths.map((path) => JSON.parse(readFileSync(path, "utf8")) as Report);
   if (first === undefined) throw new Error("expected the paths of reports, found none");
   for (const [i, report] of rest.entries()) {
     for (const part of ["version", "machine", "versions", "rounds", "scale"] as const) {
-      const [expected, found] = [JSON.stringify(first[part]), JSON.stringify(report[part])];
+      const [expected, found] = [first, report].map((one) => JSON.stringify(comparable(one)[part]));
       if (expected !== found) throw new Error(`${paths[i + 1]}: expected ${part} ${expected}, found ${found}`);
     }
   }
-  return { ...first, results: [first, ...rest].flatMap(({ results }) => results) };
+  const reports = [first, ...rest];
+  const walsync = [...new Set(reports.map(({ versions }) => versions.walsync))].join(" and ");
+  return {
+    ...first,
+    versions: { ...first.versions, walsync },
+    results: reports.flatMap(({ results }) => results),
+  };
 }
 
 /** One line for each figure of each situation: what it is, each entrant's median and range, and the ratio. */
@@ -80,6 +89,11 @@ export function valuesOf({ samples }: Result, name: string, metric: Metric): num
 }
 
 // --- internal ---
+
+function comparable(report: Report): Report {
+  const { walsync: _walsync, ...peers } = report.versions;
+  return { ...report, versions: peers };
+}
 
 function metricsOf({ samples }: Result): Metric[] {
   const found = new Set(Object.values(samples).flatMap((rounds) => rounds.flatMap((figures) => Object.keys(figures))));

@@ -19,7 +19,6 @@ import { oweSnapshot, SCAN_RETRY_MS } from "./due.ts";
 import { asFault, changed, FaultLog, isNotYetMade, missing, replaced, unfinished } from "./faults.ts";
 import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
-import type { LocalState } from "./local-state.ts";
 import type { HeldLock } from "./lock.ts";
 import { type DatabaseStatus, OpenDatabase } from "./open-database.ts";
 import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
@@ -134,7 +133,12 @@ export class Replicator {
       this.#faults.reportDamage("outbox", error),
     );
     this.#lock = lock;
-    this.#open = new OpenDatabase(database, state, this.#newDelivery(state), monotonicMs());
+    const delivery = new Delivery(this.#setup, state, {
+      onShipped: (shipped) => this.#onShipped(shipped),
+      onContact: (plan, remote) => this.#onContact(plan, remote),
+      onStop: (error) => this.#onDeliveryStop(error),
+    });
+    this.#open = new OpenDatabase(database, state, delivery, monotonicMs());
     this.#open.wantsSnapshot = this.#setup.policy.snapshot.onStartup && !this.#wasOpen;
     this.#wasOpen = true;
     this.#phase = { kind: state.position === null ? "waiting" : "live" };
@@ -158,12 +162,15 @@ export class Replicator {
 
   /** Something happened to the files of the database. `renamed`: perhaps to the database file's name itself. */
   notice(renamed: boolean): void {
-    if (this.#open !== null) {
-      this.#open.lookStep = 0;
-      this.#open.checkFile ||= renamed;
-    } else if (this.#phase.kind === "failed" && renamed) {
+    if (this.#open !== null) this.#open.lookStep = 0;
+    if (renamed) this.poll();
+  }
+
+  /** Nothing is known to have happened: the next look is at the file's name, too, and no others follow it. */
+  poll(): void {
+    if (this.#open !== null) this.#open.checkFile = true;
+    else if (this.#phase.kind === "failed")
       this.#phase.retryAtMs = Math.min(this.#phase.retryAtMs, this.#phase.soonestMs);
-    }
   }
 
   /** Does what is due and returns when the next thing is, in ms; infinite if nothing is. Never throws. */
@@ -345,14 +352,6 @@ export class Replicator {
 
   #isGone(): boolean {
     return this.#setup.mayVanish === true && !existsSync(this.path);
-  }
-
-  #newDelivery(state: LocalState): Delivery {
-    return new Delivery(this.#setup, state, {
-      onShipped: (shipped) => this.#onShipped(shipped),
-      onContact: (plan, remote) => this.#onContact(plan, remote),
-      onStop: (error) => this.#onDeliveryStop(error),
-    });
   }
 
   #onShipped(shipped: Shipped): void {

@@ -130,7 +130,7 @@ export class Watcher {
     const count = Math.ceil(this.#replicators.size / this.#slices);
     for (const replicator of this.#round.splice(0, count)) {
       if (!this.#replicators.has(replicator)) continue;
-      replicator.notice(true);
+      replicator.poll();
       this.#tick(replicator, monotonicMs());
     }
     this.#setTimer();

@@ -44,6 +44,8 @@ class Database {
     this.notices++;
   }
 
+  poll(): void {}
+
   tick(): number {
     this.ticks++;
     return Number.POSITIVE_INFINITY;
