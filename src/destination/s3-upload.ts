@@ -47,9 +47,9 @@ export class S3Uploader {
       assert(/^[a-z0-9-]+$/.test(name) && /^[\x20-\x7e]*$/.test(value), "metadata is plain ASCII, names in lower case");
     }
     if (source.kind === "bytes") return await this.#put(key, source.bytes, options);
-    if (source.sizeBytes <= SMALL_SIZE)
-      return await this.#put(key, readSmallFile(source.path, source.sizeBytes), options);
-    const file = await SourceFile.open(source.path, source.sizeBytes);
+    const { path, sizeBytes } = source;
+    if (sizeBytes <= READ_AT_ONCE_MAX) return await this.#put(key, readSmallFile(path, sizeBytes), options);
+    const file = await SourceFile.open(path, sizeBytes);
     try {
       if (file.sizeBytes > PARTS_ABOVE) return await this.#putInParts(key, file, options);
       return await this.#buffers.use(file.sizeBytes, options.signal, async (buffer) => {
@@ -237,7 +237,7 @@ const PARTS_ABOVE = 8 * MiB;
 /** S3 allows no less. Larger parts were no faster, and each in flight is in memory twice. */
 const PART_SIZE_MIN = 5 * MiB;
 /** Read at once: a way through the thread pool takes longer. */
-const SMALL_SIZE = 64 * KiB;
+const READ_AT_ONCE_MAX = 64 * KiB;
 const PARTS_MAX = 10_000;
 const PARTS_IN_FLIGHT = 2;
 const PART_ATTEMPTS = 4;

@@ -3,13 +3,12 @@
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { COMMON_FLAGS } from "../../src/cli/command.ts";
-import { flagLayer, parseStrict } from "../../src/cli/flags.ts";
 import { resolveSettings } from "../../src/config.ts";
 import { readConfig } from "../../src/config-file.ts";
 import { WATCH_FLAGS } from "../../src/engine/watch-settings.ts";
 import { app } from "../../src/main.ts";
 import { splitWords } from "../../src/words.ts";
+import { requireAcceptedWords } from "../support/command-line.ts";
 import { execForm, readDockerfile } from "../support/dockerfile.ts";
 
 const ROOT = resolve(import.meta.dir, "../..");
@@ -34,16 +33,18 @@ test("the examples have commands, of several kinds", () => {
 });
 
 test.each(examples.map(([place, words]) => [place, words.join(" ")]))("%s: walsync %s", async (place, line) => {
-  const [, [name, ...args]] = examples.find(([where, words]) => where === place && words.join(" ") === line)!;
-  await expectAccepted(name!, args);
+  const [, words] = examples.find(([where, words]) => where === place && words.join(" ") === line)!;
+  await requireAcceptedWords(words);
 });
 
 test("a flag that does not exist, a wrong value and an unknown command are not accepted", async () => {
-  expect(expectAccepted("watch", ["app.db", "-b", "backup", "--restore-if-mising"])).rejects.toThrow(
+  await expect(requireAcceptedWords(["watch", "app.db", "-b", "backup", "--restore-if-mising"])).rejects.toThrow(
     "restore-if-mising",
   );
-  expect(expectAccepted("watch", ["app.db", "-b", "backup", "--shutdown-timeout=soon"])).rejects.toThrow("soon");
-  expect(expectAccepted("wacht", [])).rejects.toThrow();
+  await expect(requireAcceptedWords(["watch", "app.db", "-b", "backup", "--shutdown-timeout=soon"])).rejects.toThrow(
+    "soon",
+  );
+  await expect(requireAcceptedWords(["wacht"])).rejects.toThrow();
 });
 
 test.each(["examples/deploy/app/walsync.toml", "examples/deploy/systemd/walsync.toml"])(
@@ -57,18 +58,6 @@ test.each(["examples/deploy/app/walsync.toml", "examples/deploy/systemd/walsync.
 );
 
 // --- internal ---
-
-async function expectAccepted(name: string, args: string[]): Promise<void> {
-  const entry = app.commands[name];
-  if (entry === undefined) throw new Error(`walsync ${name}: expected a command, found none`);
-  const { table } = await entry.load();
-  const given = parseStrict({ flags: { ...table.flags, ...COMMON_FLAGS }, positionals: table.positionals }, args);
-  // What is required may come from walsync.toml.
-  const optional = Object.fromEntries(
-    Object.entries(table.flags).map(([flag, { required: _, ...def }]) => [flag, def]),
-  ) as typeof table.flags;
-  resolveSettings({ ...optional, ...COMMON_FLAGS }, [flagLayer(given.flags)]);
-}
 
 /** What follows the program's name. */
 function wordsOf(place: string, line: string): [string, string[]] {

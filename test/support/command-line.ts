@@ -22,9 +22,14 @@ export function commandLinesIn(script: string): string[] {
 export async function requireAccepted(line: string): Promise<void> {
   const split = splitWords(line);
   if (split.kind === "fault") throw new Error(`walsync ${line}: expected words, found ${split.found}`);
-  const [name, ...args] = split.words;
+  await requireAcceptedWords(split.words);
+}
+
+/** The same of a command that is split into words already. */
+export async function requireAcceptedWords(words: readonly string[]): Promise<void> {
+  const [name, ...args] = words;
   const entry = app.commands[name!];
-  if (entry === undefined) throw new Error(`walsync ${line}: expected a command, found ${name}`);
+  if (entry === undefined) throw new Error(`walsync ${words.join(" ")}: expected a command, found ${name}`);
   const { table } = await entry.load();
   const given = parseStrict({ flags: { ...table.flags, ...COMMON_FLAGS }, positionals: table.positionals }, args);
   const optional = Object.fromEntries(
