@@ -106,19 +106,20 @@ async function statusOf({ env }: Started): Promise<WatchReport["databases"]> {
   return report.watches.flatMap(({ databases }) => databases);
 }
 
-/** The processes of drills that restore below `folder`. */
+/** The processes of drills that restore below `folder`. One that a drill starts looks like the drill until it is another program. */
 function drillsBelow(folder: string): number[] {
-  const isDrill = (pid: string) => {
+  const parents = new Map<number, number>();
+  for (const pid of readdirSync("/proc").filter((name) => /^\d+$/.test(name))) {
     try {
       const words = readFileSync(`/proc/${pid}/cmdline`, "utf8").split("\0");
-      return words[1] === "drill" && words.some((word) => word.includes(folder));
+      if (words[1] !== "drill" || !words.some((word) => word.includes(folder))) continue;
+      const ppid = /^PPid:\s+(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1];
+      parents.set(Number(pid), Number(ppid));
     } catch {
-      return false; // It has ended.
+      // It has ended.
     }
-  };
-  return readdirSync("/proc")
-    .filter((pid) => /^\d+$/.test(pid) && isDrill(pid))
-    .map(Number);
+  }
+  return [...parents].filter(([, ppid]) => !parents.has(ppid)).map(([pid]) => pid);
 }
 
 describe.skipIf(server === null)("drills of a watch on a bucket", () => {

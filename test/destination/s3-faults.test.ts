@@ -327,8 +327,8 @@ test("a part that fails is sent again; one that fails for good ends the upload a
   fake.failures.set(1, 99);
   await expectFault(destination.write("key", file.source), true);
   expect(fake.log.filter((line) => line.startsWith("part 1"))).toHaveLength(4);
-  expect(fake.log.at(-1)).toBe("abort");
-  expect(fake.log.join()).not.toContain("complete");
+  // The part beside it was given up, which the server may learn after it was told that the upload is.
+  expect(fake.log.filter((line) => !line.startsWith("part"))).toEqual(["create", "abort"]);
 });
 
 test("an error in an answer 200 to the last request, as S3 sends it, is an error", async () => {
