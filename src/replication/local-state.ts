@@ -20,7 +20,7 @@ import type { PinnedDatabase } from "../sqlite/database.ts";
 import { cursorAt } from "../sqlite/wal-reader.ts";
 import { claimsTxid, Outbox, OutboxDamage, type OutboxFile, outboxEndsOf, readOutboxEnds } from "./outbox.ts";
 import { type PageChecksums, PageTable, PageTableWriter } from "./page-table.ts";
-import { type Captured, type Position, readPosition, writePosition } from "./position.ts";
+import { type Captured, continueFromFile, type Position, readPosition, writePosition } from "./position.ts";
 import { StateTags } from "./state-tags.ts";
 
 /** Where the state of the database at `databasePath` is kept. */
@@ -85,12 +85,8 @@ export class LocalState {
     }
     this.#requireGapless();
     const { captured, file } = this.position;
-    const head = database.walIndex();
-    const untouched = file !== null && captured.txid === stoppedAt && file === database.fingerprint();
-    if (untouched && head.frameCount === 0) {
-      captured.cursor = null;
-      captured.changeCount = head.changeCount;
-    }
+    const isUntouched = file !== null && captured.txid === stoppedAt && file === database.fingerprint();
+    if (isUntouched) continueFromFile(captured, database);
     this.position.file = null;
     if (this.table !== null && (this.table.checksum !== captured.checksum || this.table.commit !== captured.commit)) {
       this.table.close();

@@ -12,6 +12,7 @@ import { SCAN_PAUSE_MS } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import { claimsTxid } from "./outbox.ts";
 import { planCapture } from "./plan.ts";
+import { continueFromFile } from "./position.ts";
 
 export interface DatabaseStatus {
   /** Bytes that are staged and not yet acknowledged. */
@@ -105,10 +106,10 @@ export class OpenDatabase {
     const { captured } = this.state.position!;
     if (countShift !== null && captured.changeCount !== null) {
       captured.changeCount = (captured.changeCount + countShift) >>> 0;
-    } else if (isUntouched) {
-      captured.cursor = null;
-      captured.changeCount = database.walIndex().changeCount;
-    } else captured.changeCount = null;
+    } else {
+      captured.changeCount = null;
+      if (isUntouched) continueFromFile(captured, database);
+    }
     // Whatever was committed meanwhile is not pinned.
     this.pinMoved = true;
     this.notePin();

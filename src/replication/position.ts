@@ -6,7 +6,8 @@ import { readFileSync } from "node:fs";
 import { writeFileDurably } from "../durable.ts";
 import { errnoOf, messageOf, WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
-import type { WalCursor } from "../sqlite/wal-reader.ts";
+import type { PinnedDatabase } from "../sqlite/database.ts";
+import { cursorAtStart, readWalHeaderOf, type WalCursor } from "../sqlite/wal-reader.ts";
 
 /** The state after the newest captured transaction. */
 export interface Captured {
@@ -47,11 +48,28 @@ export interface Position {
   /** Everything shipped up to this txid is listed in the manifest. */
   manifestTxid: Txid;
   /**
-   * Fingerprint of the database file, if at the last stop it held all that was captured: proof that nothing was committed
-   * since, as long as the WAL is empty. Null while walsync runs.
+   * Fingerprint of the database file, if at the last stop it held all that was captured: proof that what was committed since is in
+   * the WAL. Null while walsync runs.
    */
   file: string | null;
   captured: Captured;
+}
+
+/**
+ * Nobody has written to the database file since it held all that is captured: whatever the WAL holds was committed after that, and
+ * none of it is gone, since the WAL restarts only when it is copied back.
+ */
+export function continueFromFile(captured: Captured, database: PinnedDatabase): void {
+  const head = database.walIndex();
+  if (head.frameCount === 0) {
+    captured.cursor = null;
+    captured.changeCount = head.changeCount;
+    return;
+  }
+  const { cursor } = captured;
+  if (cursor !== null && cursor.salt1 === head.salt1 && cursor.salt2 === head.salt2) return;
+  const header = readWalHeaderOf(database.walFd, head);
+  if (header !== null) captured.cursor = cursorAtStart(header);
 }
 
 /** The position at `path`, or null if there is none. Throws E_INTEGRITY if the file is not a position. */

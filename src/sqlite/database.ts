@@ -9,7 +9,7 @@
  * descriptors opened here for raw reads live exactly as long as the connection, and are closed after it.
  */
 import { constants, Database } from "bun:sqlite";
-import { accessSync, type BigIntStats, constants as fileConstants, fstatSync, readSync, statSync } from "node:fs";
+import { accessSync, constants as fileConstants, fstatSync, readSync, statSync } from "node:fs";
 import { assert } from "../assert.ts";
 import { monotonicMs } from "../clock.ts";
 import { errnoOf, WalsyncError } from "../errors.ts";
@@ -17,6 +17,7 @@ import { lockHolder } from "../libc.ts";
 import { closeDescriptors, openDescriptor } from "./descriptors.ts";
 import { asDatabaseError, isBusy } from "./faults.ts";
 import { DATABASE_HEADER_SIZE, decodeFileHeader, hasSqliteMagic, pageSizeOf, SQLITE_MAGIC } from "./file-header.ts";
+import { fingerprintOf } from "./fingerprint.ts";
 import { isAt, noteOpenFiles, openFileAt } from "./open-files.ts";
 import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
@@ -203,10 +204,7 @@ export class PinnedDatabase {
     return !isAt(this.path, fstatSync(this.databaseFd));
   }
 
-  /**
-   * Identity and time of the last change of the database file. The same again means that nobody has written to it since.
-   * Null if it changed a moment ago: file systems count time in steps, and a later change might fall into the same one.
-   */
+  /** The same again means that nobody has written to the database file since; null if that cannot be told. */
   fingerprint(): string | null {
     return fingerprintOf(fstatSync(this.databaseFd, { bigint: true }));
   }
@@ -276,12 +274,6 @@ export function isSqliteFile(path: string): boolean {
   }
 }
 
-/** See `PinnedDatabase.fingerprint`. */
-export function fingerprintOf({ dev, ino, size, ctimeNs }: BigIntStats): string | null {
-  const ageMs = Date.now() - Number(ctimeNs / 1_000_000n);
-  return ageMs < FINGERPRINT_AGE_MS ? null : `${dev}:${ino}:${size}:${ctimeNs}`;
-}
-
 // --- internal ---
 
 /** A millisecond apart. Whoever locks a WAL against readers does it for far less time. */
@@ -291,8 +283,6 @@ const INDEX_ATTEMPTS = 200;
 const FENCE_LOCK_MS = 20;
 const FENCE_CHECKPOINT_MS = 100;
 const TRIES_MAX = 100_000;
-/** Far more than the step of any file system's clock (FAT: 2 s). */
-const FINGERPRINT_AGE_MS = 3000;
 
 function configure(connection: Database): void {
   connection.run("PRAGMA wal_autocheckpoint=0");

@@ -8,8 +8,9 @@
  */
 import { fstatSync, type Stats, statSync } from "node:fs";
 import { tryShareLock } from "../libc.ts";
-import { fingerprintOf, PinnedDatabase } from "./database.ts";
+import { PinnedDatabase } from "./database.ts";
 import { closeDescriptors, openDescriptor } from "./descriptors.ts";
+import { fingerprintOf } from "./fingerprint.ts";
 import { isAt, noteOpenFiles } from "./open-files.ts";
 import { readWalIndexHead, sameContent, WAL_INDEX_IN_USE_BYTE, type WalIndexHead } from "./wal-index.ts";
 
@@ -17,7 +18,7 @@ export interface Woken {
   database: PinnedDatabase;
   /** What the count of commits has to be moved by to go on with that of before; null if it does not go on. */
   countShift: number | null;
-  /** The WAL is empty, and nobody has written to the database file: what was there is all there is. */
+  /** Nobody has written to the database file: what was committed since is in the WAL. */
   isUntouched: boolean;
 }
 
@@ -90,10 +91,8 @@ export class SleepingDatabase {
     index?.forget();
     this.#index = null;
     // Now that it is pinned: what comes after this stays in the WAL.
-    const isSameFile = this.#fingerprint !== null && this.#fingerprint === database.fingerprint();
-    const after = database.walIndex();
-    const isUntouched = isSameFile && after.frameCount === 0;
-    const countShift = before !== null && index?.isNamed() === true ? shiftBetween(before, after) : null;
+    const isUntouched = this.#fingerprint !== null && this.#fingerprint === database.fingerprint();
+    const countShift = before !== null && index?.isNamed() === true ? shiftBetween(before, database.walIndex()) : null;
     return { database, countShift, isUntouched };
   }
 

@@ -13,6 +13,7 @@ import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { Replicator } from "../../src/replication/replicator.ts";
 import { restoreDatabase } from "../../src/restore/restore.ts";
 import type { RestoreTarget } from "../../src/restore/restore-target.ts";
+import { copyDatabase } from "../support/sqlite-process.ts";
 
 const POLICY: ReplicationPolicy = {
   syncIntervalMs: 0,
@@ -170,6 +171,16 @@ export class Host {
     await restoreDatabase(this.#destination, "app", output, { target, integrity: "full", force: false });
     const bytes = readFileSync(output);
     rmSync(output);
+    return bytes;
+  }
+
+  /** The database as SQLite reads it, without opening it here: another process has it. */
+  copied(): Uint8Array {
+    const copy = join(this.#folder, "copy.db");
+    copyDatabase(this.path, copy);
+    const database = new Database(copy);
+    const bytes = database.serialize();
+    database.close();
     return bytes;
   }
 

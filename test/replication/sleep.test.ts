@@ -5,7 +5,7 @@ import { afterEach, describe, expect, test } from "bun:test";
 import { readdirSync, readlinkSync, renameSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { randomFrom } from "../ltx/make.ts";
-import { copyDatabase, SqliteProcess } from "../support/sqlite-process.ts";
+import { SqliteProcess } from "../support/sqlite-process.ts";
 import { tempDir } from "../support/temp.ts";
 import { Host } from "./host.ts";
 
@@ -58,12 +58,7 @@ function openFiles(host: Host): string[] {
 
 async function expectWhole(host: Host): Promise<void> {
   await host.settle();
-  const copy = join(dir, crypto.randomUUID());
-  copyDatabase(host.path, copy);
-  const content = new Database(copy);
-  const expected = content.serialize();
-  content.close();
-  expect(Buffer.compare(await host.restored(), expected)).toBe(0);
+  expect(Buffer.compare(await host.restored(), host.copied())).toBe(0);
 }
 
 const resyncs = (host: Host) => host.log.filter((line) => line.includes("comparing the whole database")).length;
