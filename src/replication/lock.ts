@@ -5,6 +5,7 @@
 import {
   closeSync,
   constants,
+  fstatSync,
   ftruncateSync,
   openSync,
   readdirSync,
@@ -31,8 +32,10 @@ export interface HeldLock {
 export function acquireLock(folder: string, databasePath: string): HeldLock {
   const path = join(folder, LOCK_FILE);
   const fd = openLocked(folder, path, databasePath);
-  ftruncateSync(fd);
-  writeSync(fd, `walsync, process ${process.pid}\n`);
+  const holder = Buffer.from(`walsync, process ${process.pid}\n`);
+  // Usually the last one's is as long, and emptying a file costs more than all else here.
+  if (fstatSync(fd).size > holder.byteLength) ftruncateSync(fd);
+  writeSync(fd, holder, 0, holder.byteLength, 0);
   const isInPlace = () => isNameOf(path, fd);
   return {
     isInPlace,
@@ -68,8 +71,8 @@ export const LOCK_FILE = "lock";
 
 // --- internal ---
 
-/** Not through a link: the file is emptied once it is ours. */
-const LOCK_FILE_FLAGS = constants.O_RDWR | constants.O_APPEND | constants.O_CREAT | constants.O_NOFOLLOW;
+/** Not through a link: the file is written over once it is ours. */
+const LOCK_FILE_FLAGS = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW;
 /** Each one means that another process removed the file in between. */
 const ATTEMPTS = 10;
 

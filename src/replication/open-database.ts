@@ -12,7 +12,7 @@ import { SCAN_PAUSE_MS } from "./due.ts";
 import type { LocalState } from "./local-state.ts";
 import { claimsTxid } from "./outbox.ts";
 import { planCapture } from "./plan.ts";
-import { continueFromFile } from "./position.ts";
+import { continueFromFile, type Position } from "./position.ts";
 
 export interface DatabaseStatus {
   /** Bytes that are staged and not yet acknowledged. */
@@ -103,7 +103,9 @@ export class OpenDatabase {
     if (!(this.#database instanceof SleepingDatabase)) return this.#database;
     const { database, countShift, isUntouched } = this.#database.wake();
     this.#database = database;
-    const { captured } = this.state.position!;
+    const captured = this.state.position?.captured;
+    // The scan that begins the chain takes the pin when it has its turn.
+    if (captured === undefined) return database;
     if (countShift !== null && captured.changeCount !== null) {
       captured.changeCount = (captured.changeCount + countShift) >>> 0;
     } else {
@@ -127,18 +129,18 @@ export class OpenDatabase {
 
   /**
    * Lets go of the connection until something happens to the database, if it is quiet: everything is captured and copied back,
-   * and nobody reads it; and the last capture is `quietMs` ago. Returns whether it sleeps.
+   * and nobody reads it; and the last capture is `quietMs` ago. Or until it is read whole, if its chain has yet to begin. Returns
+   * whether it sleeps.
    */
   trySleep(quietMs: number): boolean {
     if (this.#database instanceof SleepingDatabase) return true;
-    if (this.lastCaptureMs > 0 && monotonicMs() - this.lastCaptureMs < quietMs) return false;
+    if (!SleepingDatabase.isPossible) return false;
     const { position } = this.state;
-    const isInUse = this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile;
-    if (isInUse || position === null || !SleepingDatabase.isPossible) return false;
-    const head = this.#database.tryWalIndex();
-    if (head === null || head.backfilled < head.frameCount) return false;
-    if (planCapture(position.captured, head).kind !== "idle") return false;
-    position.captured.changeCount = head.changeCount;
+    if (position !== null) {
+      const head = this.#quietHead(position, quietMs);
+      if (head === null) return false;
+      position.captured.changeCount = head.changeCount;
+    }
     this.#database = SleepingDatabase.from(this.#database);
     return true;
   }
@@ -263,6 +265,15 @@ export class OpenDatabase {
     }
     position.file = this.#database.fingerprint();
     if (position.file !== null) this.state.save();
+  }
+
+  /** The WAL index, if everything is captured and copied back, and nobody needs the connection; else null. */
+  #quietHead({ captured }: Position, quietMs: number): WalIndexHead | null {
+    if (this.lastCaptureMs > 0 && monotonicMs() - this.lastCaptureMs < quietMs) return null;
+    if (this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile) return null;
+    const head = this.database.tryWalIndex();
+    if (head === null || head.backfilled < head.frameCount) return null;
+    return planCapture(captured, head).kind === "idle" ? head : null;
   }
 
   /** Runs `work` beside everything else. Its failure is not one if `stop` was asked for. */

@@ -203,9 +203,13 @@ export class Replicator {
     return this.#open?.isPinned === true;
   }
 
-  /** Lets go of the connection if the database has been quiet for so long; what happens to it wakes it. Returns if it sleeps. */
+  /**
+   * Lets go of the connection if the database has been quiet for so long, or its chain has yet to begin; what happens to it wakes
+   * it. Returns if it sleeps.
+   */
   trySleep(quietMs = 0): boolean {
-    return this.#phase.kind === "live" && this.trouble === null && this.#open!.trySleep(quietMs);
+    const { kind } = this.#phase;
+    return (kind === "waiting" || (kind === "live" && this.trouble === null)) && this.#open!.trySleep(quietMs);
   }
 
   /** Captures what is committed now, after first contact. Resolves with its txid. Throws what keeps it from that. */

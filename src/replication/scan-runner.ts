@@ -49,7 +49,7 @@ export class ScanRunner {
   ): Promise<void> {
     const { signal } = open.stop;
     // The scan takes the pin anew at its own time. Until its turn comes there is nothing to keep in the WAL.
-    open.database.unpin();
+    if (open.isPinned) open.database.unpin();
     await this.#setup.scans.run(async () => {
       for (let restarts = 0; ; restarts++) {
         signal.throwIfAborted();

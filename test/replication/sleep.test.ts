@@ -224,6 +224,58 @@ describe("a database that sleeps", () => {
     await expectWhole(host);
   });
 
+  describe("before its chain begins", () => {
+    async function beginLater() {
+      const ready = Promise.withResolvers<boolean>();
+      const host = new Host(join(dir, crypto.randomUUID()), undefined, { ready: ready.promise });
+      hosts.push(host);
+      const application = new SqliteProcess();
+      applications.push(application);
+      await application.open({ path: host.path, pageSize: 4096, journalMode: "wal", autocheckpoint: 0 });
+      await application.run("create table item (id integer primary key, body)");
+      await host.start();
+      await asleep(host);
+      return { host, application, ready };
+    }
+
+    test("begins with what it is when it has its turn", async () => {
+      const { host, application, ready } = await beginLater();
+      await application.run("insert into item (body) values (randomblob(9000))");
+      host.look();
+      expect(openFiles(host)).toEqual([`${host.path}-shm`]);
+      const turn = Promise.withResolvers<void>();
+      const other = host.scans.run(() => turn.promise);
+      ready.resolve(true);
+      await host.until("it waits for its turn", () => host.replicator.state === "scanning");
+      expect(openFiles(host)).toEqual([`${host.path}-shm`]);
+      await application.run("insert into item (body) values (randomblob(9000))");
+      turn.resolve();
+      await other;
+      await application.run("insert into item (body) values (randomblob(9000))");
+      await expectWhole(host);
+      expect(resyncs(host)).toBe(0);
+    });
+
+    test("may be stopped", async () => {
+      const { host } = await beginLater();
+      expect(await host.replicator.stop(AbortSignal.abort())).toBe(0);
+      expect(openFiles(host)).toEqual([]);
+    });
+
+    test("may be deleted, and made anew", async () => {
+      const { host, application, ready } = await beginLater();
+      await application.close();
+      for (const suffix of ["", "-wal", "-shm"]) rmSync(host.path + suffix, { force: true });
+      host.look();
+      await host.until("it is missed", () => host.replicator.state === "failed");
+      await application.open({ path: host.path, pageSize: 4096, journalMode: "wal", autocheckpoint: 0 });
+      await application.run("create table another (body)");
+      ready.resolve(true);
+      await host.until("it is back", () => host.replicator.state === "live");
+      await expectWhole(host);
+    }, 20_000);
+  });
+
   test("gets its snapshot when that is asked for", async () => {
     const { host } = await begin();
     const txid = await host.replicator.snapshot();
