@@ -133,9 +133,11 @@ export function isOutOfDescriptors(errno: string | undefined): boolean {
 
 /** Measured on Linux: three raw ones, three of SQLite's, the lock and the page table. */
 export const DESCRIPTORS_PER_DATABASE = 8;
+/** The lock; and the WAL index, as long as descriptors are not scarce. */
+export const DESCRIPTORS_PER_SLEEPER = 1;
 
 export const DESCRIPTORS_HINT =
-  "Raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd): walsync needs eight for each database.";
+  "Raise the limit of open files (ulimit -n, or LimitNOFILE= of systemd): walsync needs eight for each database, and for those that sleep (see --max-pinned) one or two.";
 
 /** A fault of the local disk as E_DISK with a hint; a `WalsyncError` passes through. */
 export function asDiskError(path: string, error: unknown): WalsyncError {

@@ -1,5 +1,6 @@
 /** What is measured of the process itself, under the names that all Prometheus clients give it. */
-import { readdirSync, readFileSync } from "node:fs";
+import { readdirSync } from "node:fs";
+import { readDescriptorLimit } from "./descriptor-limit.ts";
 import { defineCounter, defineGauge } from "./metrics.ts";
 
 /** Defines them. What this system cannot tell is left out. */
@@ -24,19 +25,6 @@ export function measureProcess(about: { version: string; commit: string }): void
     const limit = readDescriptorLimit();
     return limit === Number.POSITIVE_INFINITY ? null : limit;
   });
-}
-
-/** How many file descriptors this process may have open, which may be infinitely many. Null if this system does not tell. */
-export function readDescriptorLimit(): number | null {
-  let limits: string;
-  try {
-    limits = readFileSync("/proc/self/limits", "utf8");
-  } catch {
-    return null; // No such file on this system.
-  }
-  const soft = /^Max open files\s+(\d+|unlimited)/m.exec(limits)?.[1];
-  if (soft === undefined) return null;
-  return soft === "unlimited" ? Number.POSITIVE_INFINITY : Number(soft);
 }
 
 // --- internal ---

@@ -2,9 +2,9 @@
 import { mkdtempSync, readFileSync, rmSync, statSync, watch, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { DESCRIPTORS_HINT, DESCRIPTORS_PER_DATABASE } from "../durable.ts";
+import { readDescriptorLimit } from "../descriptor-limit.ts";
+import { DESCRIPTORS_HINT, DESCRIPTORS_PER_DATABASE, DESCRIPTORS_PER_SLEEPER } from "../durable.ts";
 import { errnoOf, messageOf } from "../errors.ts";
-import { readDescriptorLimit } from "../process-metrics.ts";
 import { formatDuration } from "../quantities.ts";
 import { type Check, failed, ok, skipped, type Verdict, warning } from "./check.ts";
 import { existingAncestor } from "./folders.ts";
@@ -37,8 +37,12 @@ export function judgeClock(aheadMs: number): Verdict {
 
 /** Whether so many descriptors are enough for so many databases. Pure. */
 export function judgeDescriptors(limit: number, databases: number): Verdict {
-  const needed = DESCRIPTORS_OF_PROCESS + databases * DESCRIPTORS_PER_DATABASE;
-  const most = Math.max(0, Math.floor((limit - DESCRIPTORS_OF_PROCESS) / DESCRIPTORS_PER_DATABASE));
+  const sleepers = Math.max(0, databases - PINNED);
+  const needed =
+    DESCRIPTORS_OF_PROCESS + (databases - sleepers) * DESCRIPTORS_PER_DATABASE + sleepers * DESCRIPTORS_PER_SLEEPER;
+  const awake = Math.max(0, Math.floor((limit - DESCRIPTORS_OF_PROCESS) / DESCRIPTORS_PER_DATABASE));
+  const rest = limit - DESCRIPTORS_OF_PROCESS - PINNED * DESCRIPTORS_PER_DATABASE;
+  const most = awake <= PINNED ? awake : PINNED + Math.floor(rest / DESCRIPTORS_PER_SLEEPER);
   const message = `${limit} may be open: enough for ${most} databases`;
   if (limit < needed) return failed(`${message}, not for ${databases}`, DESCRIPTORS_HINT);
   return limit < 2 * needed && databases > 0
@@ -50,6 +54,8 @@ export function judgeDescriptors(limit: number, databases: number): Verdict {
 
 /** What a watch has open beside its databases: streams, sockets, requests under way and their files. */
 const DESCRIPTORS_OF_PROCESS = 64;
+/** How many databases have a connection, by the default of --max-pinned. */
+const PINNED = 256;
 const INOTIFY = "/proc/sys/fs/inotify";
 const INOTIFY_HINT =
   "Raise them with sysctl fs.inotify.max_user_watches=524288 fs.inotify.max_user_instances=512. Without, changes are noticed by polling.";

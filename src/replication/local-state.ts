@@ -48,11 +48,12 @@ export class LocalState {
   readonly outbox: Outbox;
   /** Null before the first snapshot is staged. Never keep it across an `await`: a scan puts another one in its place. */
   position: Position | null;
-  /** Null if the checksums of the pages at the position are not known. */
-  table: PageTable | null = null;
   /** For files that are encrypted at the destination. */
   readonly tags: StateTags;
   readonly #folder: string;
+  #table: PageTable | null = null;
+  /** The table is there, and not open. */
+  #isResting = false;
 
   constructor(stateFolder: string, destinationUrl: string, name: string, rules: LayoutRules) {
     this.#folder = join(stateFolder, digest(`${destinationUrl}\n${name}${rules.stateSuffix}`));
@@ -66,7 +67,7 @@ export class LocalState {
     }
     this.position = readPosition(this.#positionPath);
     if (this.position === null) this.#forget();
-    else this.table = PageTable.open(this.#tablePath, this.position.captured.pageSize);
+    else this.#table = PageTable.open(this.#tablePath, this.position.captured.pageSize);
   }
 
   /**
@@ -88,10 +89,30 @@ export class LocalState {
     const isUntouched = file !== null && captured.txid === stoppedAt && file === database.fingerprint();
     if (isUntouched) continueFromFile(captured, database);
     this.position.file = null;
-    if (this.table !== null && (this.table.checksum !== captured.checksum || this.table.commit !== captured.commit)) {
-      this.table.close();
-      this.table = null;
+    this.#requireTableAt(captured);
+  }
+
+  /** Null if the checksums of the pages at the position are not known. */
+  get table(): PageTable | null {
+    if (this.#isResting) {
+      this.#isResting = false;
+      const { captured } = this.position!;
+      this.#table = PageTable.open(this.#tablePath, captured.pageSize);
+      this.#requireTableAt(captured);
     }
+    return this.#table;
+  }
+
+  /** Closes what is needed only while there is something to capture, until then. */
+  rest(): void {
+    if (this.#table === null) return;
+    try {
+      this.#table.note(this.position!.captured.txid);
+      this.#isResting = true;
+    } catch {
+      // As `advance`: the next look builds a new one.
+    }
+    this.#giveUpTable();
   }
 
   /** True if somebody removed our folder: nothing can be staged any more, and what waited is lost. */
@@ -101,8 +122,8 @@ export class LocalState {
 
   /** Forgets everything: the next contact takes the chain over from where the destination says that it ends. */
   startOver(): void {
-    this.table?.close();
-    this.table = null;
+    this.#isResting = false;
+    this.#giveUpTable();
     this.position = null;
     removeFile(this.#positionPath);
     this.#forget();
@@ -130,10 +151,10 @@ export class LocalState {
 
   /** Makes a position reached by a scan of the whole database, and the table that came with it, the ones that hold. */
   install(table: PageTableWriter, position: Position): void {
-    this.table?.close();
-    this.table = null;
+    this.#isResting = false;
+    this.#giveUpTable();
     try {
-      this.table = table.install(position.captured.commit, position.captured.txid);
+      this.#table = table.install(position.captured.commit, position.captured.txid);
     } catch (error) {
       throw asDiskError(this.#tablePath, error);
     }
@@ -151,8 +172,7 @@ export class LocalState {
     try {
       this.table?.applyChange(change, captured.commit);
     } catch {
-      this.table?.close();
-      this.table = null;
+      this.#giveUpTable();
     }
   }
 
@@ -162,22 +182,34 @@ export class LocalState {
    */
   save(): void {
     assert(this.position !== null, "a chain has begun");
+    const isResting = this.#isResting;
     try {
       this.table?.stamp(this.position.captured.txid);
       writePosition(this.#positionPath, this.position);
       this.outbox.purge();
     } catch (error) {
       throw asDiskError(this.#folder, error);
+    } finally {
+      if (isResting) this.rest();
     }
   }
 
   /** Leaves no folder if nothing was ever staged. */
   close(): void {
     this.#recordRest();
-    this.table?.close();
-    this.table = null;
+    this.#giveUpTable();
     if (this.position !== null || this.outbox.files.length > 0) return;
     rmSync(this.#folder, { recursive: true, force: true });
+  }
+
+  #giveUpTable(): void {
+    this.#table?.close();
+    this.#table = null;
+  }
+
+  /** A table of another state than this is as good as none. */
+  #requireTableAt({ checksum, commit }: Captured): void {
+    if (this.#table?.checksum !== checksum || this.#table.commit !== commit) this.#giveUpTable();
   }
 
   get #positionPath(): string {

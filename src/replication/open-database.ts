@@ -136,12 +136,14 @@ export class OpenDatabase {
     if (this.#database instanceof SleepingDatabase) return true;
     if (!SleepingDatabase.isPossible) return false;
     const { position } = this.state;
+    let head: WalIndexHead | null = null;
     if (position !== null) {
-      const head = this.#quietHead(position, quietMs);
+      head = this.#quietHead(this.#database, position, quietMs);
       if (head === null) return false;
       position.captured.changeCount = head.changeCount;
     }
-    this.#database = SleepingDatabase.from(this.#database);
+    this.#database = SleepingDatabase.from(this.#database, head);
+    this.state.rest();
     return true;
   }
 
@@ -268,10 +270,10 @@ export class OpenDatabase {
   }
 
   /** The WAL index, if everything is captured and copied back, and nobody needs the connection; else null. */
-  #quietHead({ captured }: Position, quietMs: number): WalIndexHead | null {
+  #quietHead(database: PinnedDatabase, { captured }: Position, quietMs: number): WalIndexHead | null {
     if (this.lastCaptureMs > 0 && monotonicMs() - this.lastCaptureMs < quietMs) return null;
     if (this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile) return null;
-    const head = this.database.tryWalIndex();
+    const head = database.tryWalIndex();
     if (head === null || head.backfilled < head.frameCount) return null;
     return planCapture(captured, head).kind === "idle" ? head : null;
   }

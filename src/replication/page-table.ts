@@ -92,8 +92,13 @@ export class PageTable {
 
   /** Makes everything applied so far durable, as the state after `txid`. */
   stamp(txid: Txid): void {
-    writeHeader(this.#fd, this.pageSize, this.commit, txid);
+    this.note(txid);
     syncFile(this.#fd, this.#path);
+  }
+
+  /** Lets `open` find everything applied so far, as the state after `txid`; not durably. */
+  note(txid: Txid): void {
+    writeHeader(this.#fd, this.pageSize, this.commit, txid);
   }
 
   close(): void {

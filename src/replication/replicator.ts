@@ -203,10 +203,7 @@ export class Replicator {
     return this.#open?.isPinned === true;
   }
 
-  /**
-   * Lets go of the connection if the database has been quiet for so long, or its chain has yet to begin; what happens to it wakes
-   * it. Returns if it sleeps.
-   */
+  /** Lets go of the connection until it is needed, if it has been quiet for so long or its chain has yet to begin. Returns if it sleeps. */
   trySleep(quietMs = 0): boolean {
     const { kind } = this.#phase;
     return (kind === "waiting" || (kind === "live" && this.trouble === null)) && this.#open!.trySleep(quietMs);

@@ -17,7 +17,7 @@ import { lockHolder } from "../libc.ts";
 import { closeDescriptors, openDescriptor } from "./descriptors.ts";
 import { asDatabaseError, isBusy } from "./faults.ts";
 import { DATABASE_HEADER_SIZE, decodeFileHeader, hasSqliteMagic, pageSizeOf, SQLITE_MAGIC } from "./file-header.ts";
-import { fingerprintOf } from "./fingerprint.ts";
+import { fingerprintOf, walMarkOf } from "./fingerprint.ts";
 import { isAt, noteOpenFiles, openFileAt } from "./open-files.ts";
 import { walFrameOffset } from "./wal.ts";
 import { readWalIndexHead, WAL_CHECKPOINT_LOCK_BYTE, WAL_WRITE_LOCK_BYTE, type WalIndexHead } from "./wal-index.ts";
@@ -207,6 +207,11 @@ export class PinnedDatabase {
   /** The same again means that nobody has written to the database file since; null if that cannot be told. */
   fingerprint(): string | null {
     return fingerprintOf(fstatSync(this.databaseFd, { bigint: true }));
+  }
+
+  /** The same again means that nothing was committed since; null if that cannot be told. */
+  walMark(): string | null {
+    return walMarkOf(fstatSync(this.walFd, { bigint: true }));
   }
 
   /** Size of the WAL file in bytes. It does not shrink when the WAL restarts. */

@@ -11,14 +11,28 @@ import { type BigIntStats, readFileSync } from "node:fs";
  */
 export function fingerprintOf({ dev, ino, size, ctimeNs }: BigIntStats): string | null {
   const boot = bootId();
-  const ageMs = Date.now() - Number(ctimeNs / 1_000_000n);
-  return boot === null || ageMs < AGE_MS ? null : `${boot}:${dev}:${ino}:${size}:${ctimeNs}`;
+  return boot === null || isYoung(ctimeNs) ? null : `${boot}:${dev}:${ino}:${size}:${ctimeNs}`;
+}
+
+/**
+ * Identity, size and time of the last write of a WAL; of an empty one, or none, no time. The same again means that nothing was
+ * committed to it since. Null if it was written to a moment ago.
+ */
+export function walMarkOf(stats: BigIntStats | undefined): string | null {
+  if (stats === undefined) return "none";
+  const { dev, ino, size, mtimeNs } = stats;
+  if (size === 0n) return `${dev}:${ino}:empty`;
+  return isYoung(mtimeNs) ? null : `${dev}:${ino}:${size}:${mtimeNs}`;
 }
 
 // --- internal ---
 
 /** Far more than the step of any file system's clock (FAT: 2 s). */
 const AGE_MS = 3000;
+
+function isYoung(timeNs: bigint): boolean {
+  return Date.now() - Number(timeNs / 1_000_000n) < AGE_MS;
+}
 
 let known: string | null | undefined;
 

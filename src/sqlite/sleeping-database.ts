@@ -1,16 +1,18 @@
 /**
  * A database that nobody writes to, without a connection and without a pin: one descriptor of its WAL index is all that is
- * held. It tells whether anything was committed since, and how many times.
+ * held. It tells whether anything was committed since, and how many times. Where descriptors are scarce not even that is: then
+ * the times of the last writes to database and WAL tell whether, and not how many times.
  *
  * The count of commits in a WAL index is proof only while the index is the same. The first process that opens the file, if
  * nobody uses it, empties it; therefore it is in use here, by the lock that says so. The last connection to close removes
  * the file, and the next one makes another: its inode tells. Spec: https://www.sqlite.org/walformat.html#wal_locks
  */
 import { fstatSync, type Stats, statSync } from "node:fs";
+import { readDescriptorLimit } from "../descriptor-limit.ts";
 import { tryShareLock } from "../libc.ts";
 import { PinnedDatabase } from "./database.ts";
 import { closeDescriptors, openDescriptor } from "./descriptors.ts";
-import { fingerprintOf } from "./fingerprint.ts";
+import { fingerprintOf, walMarkOf } from "./fingerprint.ts";
 import { isAt, noteOpenFiles } from "./open-files.ts";
 import { readWalIndexHead, sameContent, WAL_INDEX_IN_USE_BYTE, type WalIndexHead } from "./wal-index.ts";
 
@@ -29,36 +31,62 @@ export class SleepingDatabase {
   readonly path: string;
   readonly #file: { dev: number; ino: number };
   readonly #fingerprint: string | null;
-  /** The WAL index when it fell asleep. */
-  readonly #head: WalIndexHead;
-  /** Null if the index could not be kept, or is another one: then every look finds it stirred. */
+  /** The WAL index when everything was captured; null if nothing is captured yet. */
+  readonly #head: WalIndexHead | null;
+  readonly #walMark: string | null;
+  /** Null if it is not kept, or is another one by now. */
   #index: KeptIndex | null;
 
-  /** Lets go of a database whose WAL is copied back whole. Nothing else may use `database` from then on. */
-  static from(database: PinnedDatabase): SleepingDatabase {
+  /**
+   * Lets go of a database whose WAL is copied back whole. `captured`: its index when everything was captured; whatever it does not
+   * tell of is found to have happened since. Null for a database that is yet to be read. Nothing else may use `database` from then on.
+   */
+  static from(database: PinnedDatabase, captured: WalIndexHead | null): SleepingDatabase {
     const { path } = database;
     const file = fstatSync(database.databaseFd);
     const fingerprint = database.fingerprint();
-    const head = database.walIndex();
+    const walMark = database.walMark();
+    const isMarked = fingerprint !== null && walMark !== null;
+    const needsIndex = captured !== null && !(isMarked && SleepingDatabase.isScarce(database.walFd));
+    // After the marks: what was committed before they were taken would not be noticed by them.
+    const isCaptured = captured === null || sameContent(captured, database.walIndex());
     database.closeFiles();
-    return new SleepingDatabase(path, file, fingerprint, head);
+    return new SleepingDatabase(path, file, fingerprint, isCaptured ? walMark : null, captured, needsIndex);
   }
 
-  private constructor(path: string, file: Stats, fingerprint: string | null, head: WalIndexHead) {
+  /** Whether a new descriptor with this number says that half of them are in use: the lowest that is free is taken. */
+  static isScarce(descriptor: number): boolean {
+    descriptorLimit ??= readDescriptorLimit() ?? Number.POSITIVE_INFINITY;
+    return descriptor > descriptorLimit / 2;
+  }
+
+  private constructor(
+    path: string,
+    file: Stats,
+    fingerprint: string | null,
+    walMark: string | null,
+    head: WalIndexHead | null,
+    needsIndex: boolean,
+  ) {
     this.path = path;
     this.#file = { dev: file.dev, ino: file.ino };
     this.#fingerprint = fingerprint;
+    this.#walMark = needsIndex ? null : walMark;
     this.#head = head;
-    this.#index = keepIndex(path);
+    this.#index = needsIndex ? keepIndex(path) : null;
     // For a moment nobody may have used it, and somebody began it anew.
-    if (this.isStirred()) this.#dropIndex();
+    if (this.#index !== null && this.isStirred()) this.#dropIndex();
   }
 
-  /** True if something may have been committed since it fell asleep. */
+  /** True if something may have been committed since everything was captured. */
   isStirred(): boolean {
-    if (this.#index === null || !this.#index.isNamed()) return true;
+    if (this.#index === null) {
+      if (this.#walMark === null || this.#fingerprint === null) return true;
+      return this.walMark() !== this.#walMark || this.fingerprint() !== this.#fingerprint;
+    }
+    if (!this.#index.isNamed()) return true;
     const head = readWalIndexHead(this.#index.fd);
-    return head === null || !sameContent(head, this.#head);
+    return head === null || this.#head === null || !sameContent(head, this.#head);
   }
 
   /** As of `PinnedDatabase`. */
@@ -70,6 +98,11 @@ export class SleepingDatabase {
   fingerprint(): string | null {
     const stats = statSync(this.path, { bigint: true, throwIfNoEntry: false });
     return stats === undefined ? null : fingerprintOf(stats);
+  }
+
+  /** As of `PinnedDatabase`. */
+  walMark(): string | null {
+    return walMarkOf(statSync(`${this.path}-wal`, { bigint: true, throwIfNoEntry: false }));
   }
 
   walSizeBytes(): number {
@@ -110,6 +143,9 @@ export class SleepingDatabase {
 }
 
 // --- internal ---
+
+/** How many may be open in this process; it does not change. */
+let descriptorLimit: number | undefined;
 
 /** More commits than there can be while a database is opened; what counts from zero again seems to have had more. */
 const GROWN_MAX = 2 ** 31;

@@ -282,6 +282,10 @@ describe("the pure parts", () => {
     [1024, 100, "warning"],
     [1024, 120, "warning"],
     [1024, 121, "failed"],
+    [20_000, 10_000, "warning"],
+    [65_536, 10_000, "ok"],
+    [4096, 1000, "warning"],
+    [4096, 3000, "failed"],
   ])("%p descriptors for %p databases are %s", (limit, databases, result) => {
     expect(judgeDescriptors(limit, databases).result).toBe(result as never);
   });

@@ -202,8 +202,9 @@ export class World {
     const { random } = Math;
     Math.random = () => this.#random.below(2 ** 30) / 2 ** 30;
     observeDurableSteps((step, path) => this.#onDurableStep(step, path));
-    const { isCheckpointWaiting, fingerprint } = PinnedDatabase.prototype;
-    const { fingerprint: asleep } = SleepingDatabase.prototype;
+    const { isCheckpointWaiting, fingerprint, walMark } = PinnedDatabase.prototype;
+    const { fingerprint: asleep, walMark: walMarkAsleep } = SleepingDatabase.prototype;
+    const { isScarce } = SleepingDatabase;
     PinnedDatabase.prototype.isCheckpointWaiting = () => this.#waitingCheckpoint !== null;
     // Virtual time runs ahead of the file system's clock: only content tells whether a file was changed.
     PinnedDatabase.prototype.fingerprint = function () {
@@ -217,6 +218,18 @@ export class World {
       const stats = statSync(this.path, { throwIfNoEntry: false });
       return stats === undefined ? null : `${stats.ino}:${Bun.hash(readFileSync(this.path))}`;
     };
+    PinnedDatabase.prototype.walMark = function () {
+      const { ino, size } = fstatSync(this.walFd);
+      const bytes = new Uint8Array(size);
+      readFully(this.walFd, bytes, size, 0);
+      return `${ino}:${Bun.hash(bytes)}`;
+    };
+    SleepingDatabase.prototype.walMark = function () {
+      const wal = `${this.path}-wal`;
+      const stats = statSync(wal, { throwIfNoEntry: false });
+      return stats === undefined ? "none" : `${stats.ino}:${Bun.hash(readFileSync(wal))}`;
+    };
+    SleepingDatabase.isScarce = () => this.#random.below(2) === 0;
     const onRejection = (error: unknown) => {
       if (!(error instanceof Crash)) this.#say(`unhandled ${error instanceof Error ? error.stack : error}`);
     };
@@ -227,7 +240,10 @@ export class World {
       observeDurableSteps(null);
       PinnedDatabase.prototype.isCheckpointWaiting = isCheckpointWaiting;
       PinnedDatabase.prototype.fingerprint = fingerprint;
+      PinnedDatabase.prototype.walMark = walMark;
       SleepingDatabase.prototype.fingerprint = asleep;
+      SleepingDatabase.prototype.walMark = walMarkAsleep;
+      SleepingDatabase.isScarce = isScarce;
       process.off("unhandledRejection", onRejection);
     };
   }
