@@ -36,16 +36,6 @@ export interface Latencies {
   buckets: Record<number, number>;
 }
 
-export function noLatencies(): Latencies {
-  return { maxMs: 0, buckets: {} };
-}
-
-export function addLatency(to: Latencies, ms: number): void {
-  to.maxMs = Math.max(to.maxMs, ms);
-  const bucket = Math.ceil(Math.log(Math.max(ms, SMALLEST_MS) / SMALLEST_MS) / Math.log(BUCKET_RATIO));
-  to.buckets[bucket] = (to.buckets[bucket] ?? 0) + 1;
-}
-
 export function mergeLatencies(all: readonly Latencies[]): Latencies {
   const merged = noLatencies();
   for (const { maxMs, buckets } of all) {
@@ -68,6 +58,16 @@ export function quantileMs({ buckets }: Latencies, share: number): number {
 }
 
 // --- internal ---
+
+function noLatencies(): Latencies {
+  return { maxMs: 0, buckets: {} };
+}
+
+function addLatency(to: Latencies, ms: number): void {
+  to.maxMs = Math.max(to.maxMs, ms);
+  const bucket = Math.ceil(Math.log(Math.max(ms, SMALLEST_MS) / SMALLEST_MS) / Math.log(BUCKET_RATIO));
+  to.buckets[bucket] = (to.buckets[bucket] ?? 0) + 1;
+}
 
 const SMALLEST_MS = 0.001;
 const BUCKET_RATIO = 1.02;

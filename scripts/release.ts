@@ -33,21 +33,6 @@ export interface Built {
   archiveBytes: number;
 }
 
-/** Throws WalsyncError if a runtime cannot be had or a program does not compile. */
-export function buildRelease({ targets, out, releasesUrl }: ReleaseOptions): Built[] {
-  const timestamp = commitTime();
-  rmSync(out, { recursive: true, force: true });
-  mkdirSync(out, { recursive: true });
-  const built = targets.map((target) => buildArchive(target, out, timestamp));
-  writeFileSync(
-    join(out, SBOM),
-    sbomOf({ lock, program: packageJson, runtimes: runtimesOf(targets), licenseOf, timestamp }),
-  );
-  if (releasesUrl !== null) writeFileSync(join(out, INSTALLER), installerFor(releasesUrl), { mode: 0o755 });
-  writeFileSync(join(out, "SHA256SUMS"), sumsOf(out));
-  return built;
-}
-
 /** The program for a target, made in `folder`. The same commit gives the same bytes, whatever the folder. */
 export function buildProgram(target: Target, folder: string): Buffer {
   const runtime = unpackRuntime(lock, target.runtimePackage, join(ROOT, ".cache", "runtimes"), join(folder, "bun"));
@@ -74,6 +59,21 @@ export function installerFor(releasesUrl: string): string {
 }
 
 // --- internal ---
+
+/** Throws WalsyncError if a runtime cannot be had or a program does not compile. */
+function buildRelease({ targets, out, releasesUrl }: ReleaseOptions): Built[] {
+  const timestamp = commitTime();
+  rmSync(out, { recursive: true, force: true });
+  mkdirSync(out, { recursive: true });
+  const built = targets.map((target) => buildArchive(target, out, timestamp));
+  writeFileSync(
+    join(out, SBOM),
+    sbomOf({ lock, program: packageJson, runtimes: runtimesOf(targets), licenseOf, timestamp }),
+  );
+  if (releasesUrl !== null) writeFileSync(join(out, INSTALLER), installerFor(releasesUrl), { mode: 0o755 });
+  writeFileSync(join(out, "SHA256SUMS"), sumsOf(out));
+  return built;
+}
 
 const ROOT = join(import.meta.dir, "..");
 const SBOM = "walsync.cdx.json";

@@ -1,4 +1,4 @@
-/** Small readers and writers shared by every binary format: sizes, u64, unsigned varints, hex. */
+/** Small readers and writers shared by every binary format: sizes, u64, unsigned varints. */
 import { assert } from "./assert.ts";
 
 export const KiB = 1024;
@@ -15,21 +15,10 @@ export function hex64(value: bigint): string {
   return value.toString(16).padStart(16, "0");
 }
 
-/** Bytes of a hex string; white space is ignored. */
-export function fromHex(text: string): Uint8Array {
-  const digits = text.replaceAll(/\s/g, "");
-  assert(digits.length % 2 === 0, "hex text has an even number of digits");
-  return Uint8Array.from({ length: digits.length / 2 }, (_, i) => Number.parseInt(digits.slice(2 * i, 2 * i + 2), 16));
-}
-
-/** Bytes that `value` takes as an unsigned varint (base 128, least significant group first, as in protobuf and Go). */
-export function uvarintSize(value: number): number {
-  let size = 1;
-  for (let rest = value; rest >= 0x80; rest = Math.floor(rest / 0x80)) size++;
-  return size;
-}
-
-/** Writes `value` as an unsigned varint at `offset`; returns the offset behind it. */
+/**
+ * Writes `value` at `offset` as an unsigned varint (base 128, least significant group first, as in protobuf and Go); returns the
+ * offset behind it.
+ */
 export function putUvarint(target: Uint8Array, offset: number, value: number): number {
   assert(Number.isSafeInteger(value) && value >= 0, "uvarint is a non-negative safe integer");
   let at = offset;

@@ -78,7 +78,7 @@ export const DATABASE_KEYS = ["path", "name", "prefix"] as const;
 export const OVERRIDE_TABLES = ["retention", "drill"] as const;
 
 /** Settings that belong to the whole process: a [[databases]] entry cannot have its own. */
-export const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
+const PROCESS_SETTINGS: ReadonlySet<string> = new Set([
   "shutdown-timeout",
   "max-pinned",
   "state-dir",
@@ -93,6 +93,7 @@ export const FIXED_SETTINGS: ReadonlySet<string> = new Set([
   ...Object.values(CONFIG_SECTIONS.s3!).map(({ setting }) => setting),
   ...Object.values(CONFIG_SECTIONS.encryption!).map(({ setting }) => setting),
   ...Object.values(CONFIG_SECTIONS.metrics!).map(({ setting }) => setting),
+  ...Object.values(CONFIG_SECTIONS.alerts!).map(({ setting }) => setting),
   "state-dir",
   "restore-if-missing",
   "exec",

@@ -1,8 +1,8 @@
 /** The reference of walsync.toml, from the tables that read it: docs/CONFIG.md, and the JSON Schema for editors. */
 import type { SettingDef, SettingTable } from "./config.ts";
-import { CONFIG_SECTIONS, type ConfigKey, OVERRIDE_KEYS, OVERRIDE_TABLES } from "./config-keys.ts";
+import { CONFIG_SECTIONS, type ConfigKey, FIXED_SETTINGS, OVERRIDE_KEYS, OVERRIDE_TABLES } from "./config-keys.ts";
 
-/** docs/CONFIG.md without its introduction: one table for each section. */
+/** docs/CONFIG.md without its introduction: what may be set where and when, and one table for each section. */
 export function formatReference(settings: SettingTable): string {
   const parts = Object.entries(CONFIG_SECTIONS).map(([section, keys]) => {
     const rows = Object.entries(keys).map(([name, key]) => {
@@ -11,7 +11,7 @@ export function formatReference(settings: SettingTable): string {
     });
     return `## [${section}]\n\n${markdownTable([["Key", "Value", "Default", "Meaning", "Flag"], ...rows])}`;
   });
-  return `${parts.join("\n\n")}\n`;
+  return `${[...scopes(), ...parts].join("\n\n")}\n`;
 }
 
 /** A JSON Schema (draft 2020-12) of walsync.toml. */
@@ -67,6 +67,35 @@ export function markdownTable(given: readonly (readonly string[])[]): string {
 }
 
 // --- internal ---
+
+type Keys = (typeof CONFIG_SECTIONS)[string];
+
+/** Which keys an entry may have of its own, and which ones a running watch cannot take over. */
+function scopes(): string[] {
+  const tables = OVERRIDE_TABLES.map((name) => `\`[${name}]\``).join(" and ");
+  const isOverride = (section: string, key: string) =>
+    (OVERRIDE_TABLES as readonly string[]).includes(section) ||
+    (section === "sync" && Object.hasOwn(OVERRIDE_KEYS, key));
+  return [
+    "## Settings of one database",
+    `A \`[[databases]]\` entry may have any key of \`[sync]\` of its own, and ${tables} as tables of its own. These belong to the whole process, and an entry cannot have them:`,
+    listOf((section, key) => !isOverride(section, key)),
+    "## Settings that need a restart",
+    "A running watch does not take these over when it reads the file again. It says so, and they stay as they were at the start:",
+    listOf((_section, _key, { setting }) => FIXED_SETTINGS.has(setting)),
+  ];
+}
+
+/** The keys that are meant, section by section. */
+function listOf(isMeant: (section: string, name: string, key: ConfigKey) => boolean): string {
+  const lineOf = ([section, keys]: [string, Keys]): string[] => {
+    const names = Object.entries(keys);
+    const meant = names.filter(([name, key]) => isMeant(section, name, key)).map(([name]) => `\`${name}\``);
+    if (meant.length === 0) return [];
+    return [`- \`[${section}]\`: ${meant.length === names.length ? "all of it" : meant.join(", ")}`];
+  };
+  return Object.entries(CONFIG_SECTIONS).flatMap(lineOf).join("\n");
+}
 
 function defOf(settings: SettingTable, { setting }: ConfigKey): SettingDef {
   const def = settings[setting];

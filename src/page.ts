@@ -4,8 +4,6 @@
  */
 import { GiB } from "./bytes.ts";
 
-export const MIN_PAGE_SIZE = 512;
-export const MAX_PAGE_SIZE = 65536;
 /** Highest page number SQLite uses (SQLITE_MAX_PAGE_COUNT). */
 export const MAX_PGNO = 0xfffffffe;
 
@@ -36,3 +34,8 @@ export function pageOffset(pgno: number, pageSize: number): number {
 export function pageCountWithoutLock(commit: number, pageSize: number): number {
   return commit >= lockPgno(pageSize) ? commit - 1 : commit;
 }
+
+// --- internal ---
+
+const MIN_PAGE_SIZE = 512;
+const MAX_PAGE_SIZE = 65536;

@@ -5,6 +5,7 @@ import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { commandLinesIn, knownFlags, requireAccepted } from "./support/command-line.ts";
 import { Reader, readGuide } from "./support/guide.ts";
+import { runShell } from "./support/shell.ts";
 import { tempDir } from "./support/temp.ts";
 import { freePort, startVersitygw } from "./support/versitygw.ts";
 
@@ -74,18 +75,8 @@ describe("docs/CONTRIBUTING.md", () => {
   test.each(quick)(
     "%s",
     async (command) => {
-      const child = Bun.spawn(["bash", "-c", command], {
-        cwd: ROOT,
-        env: { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` },
-        stdin: "ignore",
-        stdout: "pipe",
-        stderr: "pipe",
-      });
-      const [stdout, stderr] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-      ]);
-      expect({ command, status: await child.exited, stdout, stderr }).toMatchObject({ status: 0 });
+      const env = { ...process.env, PATH: `${dirname(process.execPath)}:${process.env.PATH}` };
+      await runShell(command, { cwd: ROOT, env });
     },
     20_000,
   );

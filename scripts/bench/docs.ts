@@ -6,9 +6,6 @@ import { type Line, renderPlot } from "./plot.ts";
 import { groupByBench, type Report, rowsOf, valuesOf } from "./report.ts";
 import { spreadOf } from "./statistics.ts";
 
-/** Everything behind this line is made. */
-export const MARK = "<!-- From here on: bun run bench docs -->";
-
 /** Throws for a report of a quick run or of a single round: no figures to publish. */
 export async function writeDocs(report: Report): Promise<void> {
   if (report.scale !== "full") throw new Error("docs: expected the report of a full run, found one with --quick");
@@ -61,6 +58,8 @@ export function plotOf(results: readonly Result[]): string | null {
 
 // --- internal ---
 
+/** Everything behind this line is made. */
+const MARK = "<!-- From here on: bun run bench docs -->";
 const ROOT = resolve(import.meta.dir, "../..");
 const DOCUMENT = join(ROOT, "docs/BENCHMARKS.md");
 const PLOT = join(ROOT, "docs/benchmarks.svg");

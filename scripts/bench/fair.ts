@@ -22,8 +22,10 @@ export function fairSituations(stage: Stage): Situation[] {
   }));
 }
 
+// --- internal ---
+
 /** Commits are spread evenly over the databases and the time. */
-export async function measureFairness(
+async function measureFairness(
   { scale: { fairCount, fairMs } }: Pick<Stage, "scale">,
   contender: Contender,
   folder: string,
@@ -56,8 +58,6 @@ export async function measureFairness(
   }
   return { stagedP50: quantile(waits.all, 0.5), stagedP99: quantile(waits.all, 0.99) };
 }
-
-// --- internal ---
 
 const PACE: Pace = { ...DEFAULT_PACE, intervalMs: 0, isVerbose: true };
 /** Far from what the processor can do, so that whoever waits does so because of somebody else. */

@@ -38,11 +38,11 @@ export function jitSituations(stage: Stage): Situation[] {
   return [memoryAt(stage, JIT_DATABASES)];
 }
 
-export function databasesTitle(count: number): string {
+// --- internal ---
+
+function databasesTitle(count: number): string {
   return count === 1 ? "1 database" : `${count} databases`;
 }
-
-// --- internal ---
 
 const JIT_DATABASES = 20;
 

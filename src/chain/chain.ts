@@ -25,6 +25,12 @@ export interface Chain {
   files: ChainFile[];
 }
 
+/** As it is listed, whether that can be a chain or not. */
+export interface FoundChain extends Chain {
+  /** Why not: E_INTEGRITY. `layout` is that of the first file then. */
+  fault: WalsyncError | null;
+}
+
 /**
  * All files of `name`. Throws E_NOT_FOUND if there are none, telling what is there instead, and E_REFUSED for more than `maxFiles`.
  */
@@ -39,7 +45,10 @@ export async function readChain(
   throw await notFound(destination, name, signal);
 }
 
-/** The chains of every database below `prefix`, by name; of `only` if given. Throws E_REFUSED for one of more than `maxFiles`. */
+/**
+ * The chains of every database below `prefix`, by name; of `only` if given. Throws E_INTEGRITY if one of them cannot be one, and
+ * E_REFUSED for one of more than `maxFiles`.
+ */
 export async function readChains(
   destination: Destination,
   prefix: string,
@@ -47,13 +56,29 @@ export async function readChains(
   signal?: AbortSignal,
   maxFiles = Number.POSITIVE_INFINITY,
 ): Promise<Chain[]> {
-  const chains = new Map<string, Chain>();
+  const found = await findChains(destination, prefix, only, signal, maxFiles);
+  for (const { fault } of found) if (fault !== null) throw fault;
+  return found;
+}
+
+/** As `readChains`, but what is wrong with one chain is told beside it, and keeps nobody from the others. */
+export async function findChains(
+  destination: Destination,
+  prefix: string,
+  only?: string,
+  signal?: AbortSignal,
+  maxFiles = Number.POSITIVE_INFINITY,
+): Promise<FoundChain[]> {
+  const chains = new Map<string, FoundChain>();
   for await (const object of destination.list(prefix, { signal })) {
     const parsed = parseKey(object.key);
     if (parsed === null || parsed.is !== "ltx" || (only !== undefined && parsed.name !== only)) continue;
     let chain = chains.get(parsed.name);
-    if (chain === undefined) chains.set(parsed.name, (chain = { name: parsed.name, layout: parsed.layout, files: [] }));
-    if (chain.layout !== parsed.layout) throw mixedLayouts(destination, parsed.name);
+    if (chain === undefined) {
+      chain = { name: parsed.name, layout: parsed.layout, files: [], fault: null };
+      chains.set(parsed.name, chain);
+    }
+    if (chain.layout !== parsed.layout) chain.fault ??= mixedLayouts(destination, parsed.name);
     if (chain.files.push(chainFileOf(object, parsed)) > maxFiles) throw tooMany(destination, parsed.name, maxFiles);
   }
   return [...chains.values()].sort((a, b) => (a.name < b.name ? -1 : 1));

@@ -161,7 +161,7 @@ function notARestorePoint(database: string, files: readonly ChainFile[], goal: T
   const above = points.find((txid) => txid > goal);
   const near = [below, above].filter((txid) => txid !== undefined).map((txid) => `txid:${txid}`);
   return new WalsyncError("E_NOT_FOUND", `${database}: expected a restore point at txid ${goal}, found none`, {
-    hint: near.length === 0 ? undefined : `The nearest are ${near.join(" and ")}.`,
+    hint: near.length === 0 ? undefined : `The nearest ${near.length === 1 ? "is" : "are"} ${near.join(" and ")}.`,
   });
 }
 

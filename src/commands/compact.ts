@@ -24,7 +24,7 @@ export default defineWalsyncCommand({
     monthly: { type: "integer", min: 0, default: "12", description: "months; all in UTC" },
     "point-in-time": {
       type: "duration",
-      default: "86400",
+      default: "1d",
       description: "time in which every restore point stays",
     },
     all: { type: "boolean", description: "every database below the destination" },

@@ -2,7 +2,10 @@
 import { accessSync, constants } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { someNames } from "../cli/names.ts";
 import { VERSION } from "../cli/version.ts";
+import { envLayer, resolveSettings, type SettingLayer } from "../config.ts";
+import type { ConfigFile } from "../config-file.ts";
 import type { Destination } from "../destination/destination.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { inParallel } from "../destination/limit.ts";
@@ -57,8 +60,8 @@ export default defineWalsyncCommand({
   ],
   result: DRILL_RESULT,
   async run({ flags: given, flagsWith, config, positionals, env, signal }) {
-    const flagsFor = (name?: string) => (config === null ? given : flagsWith(drillLayer(config, name)));
-    const flags = flagsFor();
+    const flagsOf = (own: SettingLayer | null) => (config === null ? given : flagsWith(drillLayer(config, own)));
+    const flags = flagsOf(null);
     const names = [...new Set(positionals.names)];
     if ((names.length === 0) !== flags.all) {
       throw new WalsyncError("E_USAGE", "drill: expected names or --all, found both or neither");
@@ -73,6 +76,7 @@ export default defineWalsyncCommand({
     const { reportOf } = await import("../drill/report.ts");
     const startedAt = new Date().toISOString();
     try {
+      const entryOf = config === null ? () => null : await entriesOf(config, env, destination.url);
       const drilled = flags.all ? await allNamesAt(destination, signal) : names;
       const place = new DrillPlace(tempDirOf(flags.tempDir));
       const outcomes: DrillOutcome[] = [];
@@ -80,7 +84,7 @@ export default defineWalsyncCommand({
         const live = new LiveDatabases(env, destination.url);
         await inParallel(flags.parallel, drilled.length, signal, async (i, either) => {
           const name = drilled[i]!;
-          const policy = drillPolicyOf(flagsFor(name));
+          const policy = drillPolicyOf(flagsOf(entryOf(name)));
           outcomes[i] = await withProgress(name, flags.parallel, (onProgress) =>
             drillDatabase(destination, name, { target, policy, place, live, signal: either, onProgress }),
           );
@@ -106,9 +110,6 @@ export default defineWalsyncCommand({
   },
 });
 
-/** Names in a message. */
-const NAMES_SHOWN = 10;
-
 /** Before hours of work that nobody could read about. */
 function requireWritable(output: string): void {
   try {
@@ -116,6 +117,19 @@ function requireWritable(output: string): void {
   } catch (error) {
     throw asDiskError(output, error);
   }
+}
+
+/** Named as the watch of this file names them here. */
+async function entriesOf(
+  config: ConfigFile,
+  env: Readonly<Record<string, string | undefined>>,
+  destinationUrl: string,
+): Promise<(name: string) => SettingLayer | null> {
+  const { entryLayers } = await import("../engine/drill-entries.ts");
+  const { STATE_FLAGS } = await import("../engine/watch-settings.ts");
+  const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
+  const { stateDir } = resolveSettings(STATE_FLAGS, [envLayer(env), config.layer]).values;
+  return entryLayers(config, (path) => keptName(stateFolderOf(path, stateDir), destinationUrl));
 }
 
 /** Nothing to restore is no success: whoever drills expects to find something. */
@@ -152,7 +166,10 @@ async function withProgress<R>(
 function printOutcomes(outcomes: readonly DrillOutcome[]): void {
   const header = ["NAME", "RESULT", "TXID", "TIME", "SIZE", "FILES", "FETCHED", "RTO", "RPO", "CHECKS"];
   print(table([header, ...outcomes.map(rowOf)], [2, 4, 5, 6, 7, 8, 9]));
-  for (const { code, message } of outcomes.flatMap(({ faults }) => faults)) print(`error ${code} ${message}`);
+  const faults = outcomes.flatMap((outcome) => outcome.faults);
+  for (const { code, message } of faults) print(`error ${code} ${message}`);
+  // What can be done is the same for many.
+  for (const hint of new Set(faults.map((fault) => fault.hint))) if (hint !== undefined) print(`hint: ${hint}`);
 }
 
 function rowOf({ name, restored, rtoMs, recovery, integrity, assertions, faults }: DrillOutcome): string[] {
@@ -173,18 +190,16 @@ function rowOf({ name, restored, rtoMs, recovery, integrity, assertions, faults 
   ];
 }
 
-/** Ends the command with the worst that was found. */
+/** Ends the command with the worst that was found. What that is, the result says already. */
 async function throwIfFailed(outcomes: readonly DrillOutcome[]): Promise<void> {
   const { worstOf } = await import("../drill/verdict.ts");
   const failed = outcomes.filter(({ faults }) => faults.length > 0);
-  const faults = failed.flatMap((outcome) => outcome.faults);
-  const worst = worstOf(faults);
+  const worst = worstOf(failed.flatMap(({ faults }) => faults));
   if (worst === null) return;
-  if (faults.length === 1) throw worst;
-  const names = failed.slice(0, NAMES_SHOWN).map(({ name }) => name);
-  const shown = `${names.join(", ")}${failed.length > NAMES_SHOWN ? " ..." : ""}`;
-  const count = `${failed.length} of ${outcomes.length}`;
-  throw new WalsyncError(worst.code, `${shown}: expected every drill to go well, found ${count} that did not`, {
-    hint: "The result says of each what was found.",
+  const names = someNames(failed.map(({ name }) => name));
+  const found = outcomes.length === 1 ? "that it did not" : `${failed.length} of ${outcomes.length} that did not`;
+  const expected = outcomes.length === 1 ? "its drill" : "every drill";
+  throw new WalsyncError(worst.code, `${names}: expected ${expected} to go well, found ${found}`, {
+    hint: "The result says what was found.",
   });
 }

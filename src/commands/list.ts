@@ -1,8 +1,10 @@
 /** `walsync list`: which databases there are, and from when to when each can be restored. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { someNames } from "../cli/names.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import type { ListedDatabase } from "../engine/list.ts";
+import { WalsyncError } from "../errors.ts";
 import { print, printJson, table } from "../log.ts";
 import { formatBytes } from "../quantities.ts";
 import { LIST_RESULT } from "./results.ts";
@@ -30,15 +32,17 @@ export default defineWalsyncCommand({
       const databases = await listDatabases(destination, signal);
       if (flags.json) printJson({ databases: databases.map(toJson) });
       else printTable(databases, destination.url);
+      throwIfDamaged(databases);
     } finally {
       destination.close();
     }
   },
 });
 
-function toJson({ oldestMs, newestMs, ...database }: ListedDatabase) {
-  const oldest = oldestMs === null ? null : new Date(oldestMs).toISOString();
-  return { ...database, oldest, newest: new Date(newestMs).toISOString() };
+function toJson({ oldestMs, newestMs, fault, ...database }: ListedDatabase) {
+  const isoOf = (atMs: number | null) => (atMs === null ? null : new Date(atMs).toISOString());
+  const error = fault && { code: fault.code, message: fault.message, hint: fault.hint ?? null };
+  return { ...database, oldest: isoOf(oldestMs), newest: isoOf(newestMs), error };
 }
 
 function printTable(rows: readonly ListedDatabase[], url: string): void {
@@ -47,20 +51,29 @@ function printTable(rows: readonly ListedDatabase[], url: string): void {
     return;
   }
   const header = ["NAME", "LAYOUT", "TXID", "SNAPSHOTS", "INCREMENTS", "SIZE", "OLDEST", "NEWEST"];
-  const lines = rows.map((row) => [
-    row.name,
-    row.layout,
-    String(row.txid),
-    String(row.snapshots),
-    String(row.increments),
-    formatBytes(row.bytes),
-    row.oldestMs === null ? "-" : toSecond(row.oldestMs, Math.ceil),
-    toSecond(row.newestMs, Math.floor),
-  ]);
+  const lines = rows.map((row) => {
+    // To the millisecond: what is shown can be asked for as --point-in-time, and rounded it could be before there was anything.
+    const cellOf = (atMs: number | null) =>
+      atMs === null ? (row.fault === null ? "-" : "damaged") : new Date(atMs).toISOString();
+    const { name, layout, txid, snapshots, increments, bytes, oldestMs, newestMs } = row;
+    const counts = [String(txid), String(snapshots), String(increments), formatBytes(bytes)];
+    return [name, layout, ...counts, cellOf(oldestMs), cellOf(newestMs)];
+  });
   print(table([header, ...lines], [2, 3, 4, 5]));
 }
 
-/** What is shown can be asked for as --point-in-time: the oldest rounded up, or it would lie before the first restore point. */
-function toSecond(atMs: number, round: (seconds: number) => number): string {
-  return new Date(round(atMs / 1000) * 1000).toISOString().replace(".000Z", "Z");
+/**
+ * Whoever goes by the exit status must not take a list with a damaged database for one without. What is wrong is told here and not
+ * below the table: each line of that is a database.
+ */
+function throwIfDamaged(databases: readonly ListedDatabase[]): void {
+  const damaged = databases.filter(({ fault }) => fault !== null);
+  const faults = damaged.map(({ fault }) => fault!);
+  if (faults.length === 0) return;
+  const names = someNames(damaged.map(({ name }) => name));
+  const found = `${damaged.length} of ${databases.length} damaged`;
+  throw new WalsyncError(faults[0]!.code, `${names}: expected every database to be in order, found ${found}`, {
+    hint: "walsync verify says what is wrong with each file.",
+    cause: new AggregateError(faults),
+  });
 }

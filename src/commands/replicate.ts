@@ -30,7 +30,7 @@ export default defineWalsyncCommand({
   },
   flags: {
     local: { type: "string", required: true, placeholder: "FILE", description: "the copy; made if it is not there" },
-    interval: { type: "duration", default: "5", description: "time between two looks at the destination" },
+    interval: { type: "duration", default: "5s", description: "time between two looks at the destination" },
     once: { type: "boolean", description: "bring the copy up to date once, and end" },
     "metrics-port": { type: "integer", min: 1, max: 65535, description: "serve /metrics and /healthz on 127.0.0.1" },
     ...PLACE_FLAGS,

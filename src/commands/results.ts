@@ -22,6 +22,12 @@ const CHECK_FIELDS = {
   found: text("what; empty if it is ok"),
 };
 
+const FAULT_FIELDS = {
+  code: text("stable code of an error"),
+  message: text("for people"),
+  hint: orNull(text("what to do")),
+};
+
 export const SNAPSHOT_RESULT = object({ name, txid: txid("transaction that the snapshot is of") });
 
 export const RESTORE_RESULT = object({
@@ -42,8 +48,9 @@ export const LIST_RESULT = object({
       snapshots: count("files with a whole database"),
       increments: count("files with what changed"),
       bytes: count("size of all files"),
-      oldest: orNull(time("first restore point; null if there is no snapshot")),
-      newest: time("last restore point"),
+      oldest: orNull(time("first restore point; null if there is no snapshot, or if damage hides it")),
+      newest: orNull(time("last restore point; null if damage hides it")),
+      error: orNull(object(FAULT_FIELDS, "what is damaged: exit status 5")),
     }),
   ),
 });
@@ -258,13 +265,7 @@ export const DRILL_RESULT = object({
       ),
       integrity: orNull(object(CHECK_FIELDS)),
       assertions: list(object({ sql: text("the query"), ...CHECK_FIELDS })),
-      faults: list(
-        object({
-          code: text("stable code of an error"),
-          message: text("for people"),
-          hint: orNull(text("what to do")),
-        }),
-      ),
+      faults: list(object(FAULT_FIELDS)),
     }),
   ),
 });

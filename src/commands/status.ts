@@ -1,5 +1,6 @@
 /** `walsync status`: what the watches of this host are doing. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { someNames } from "../cli/names.ts";
 import { type DatabaseReport, type RunningWatch, runningWatches } from "../control.ts";
 import { WalsyncError } from "../errors.ts";
 import { print, printJson, table } from "../log.ts";
@@ -37,13 +38,10 @@ export function noWatch(): WalsyncError {
 
 export function notWatched(name: string, watches: readonly RunningWatch[]): WalsyncError {
   const names = watches.flatMap(({ databases }) => databases.map((database) => database.name));
-  const shown = names.slice(0, NAMES_SHOWN).join(", ");
   return new WalsyncError("E_NOT_FOUND", `${name}: expected a running watch to have this database, found none`, {
-    hint: `There is: ${shown}${names.length > NAMES_SHOWN ? " ..." : ""}`,
+    hint: `There is: ${someNames(names)}`,
   });
 }
-
-const NAMES_SHOWN = 10;
 
 function printStatus(watches: readonly RunningWatch[]): void {
   const rows = watches.flatMap((watch) => watch.databases.map((database) => rowOf(database, watch.pid)));

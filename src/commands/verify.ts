@@ -1,5 +1,6 @@
 /** `walsync verify`: proves that what is at a destination can be restored. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { someNames } from "../cli/names.ts";
 import type { Destination } from "../destination/destination.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
@@ -89,7 +90,7 @@ function printReport(report: VerifyReport, quick: boolean): void {
 
 function notOk(reports: readonly VerifyReport[]): WalsyncError {
   const findings = reports.flatMap((report) => report.findings).filter(({ severity }) => severity === "error");
-  const names = reports.map(({ name }) => name).join(", ");
+  const names = someNames(reports.map(({ name }) => name));
   const isOnlyManifest = findings.every(({ code }) => code === "manifest-orphan");
   const count = findings.length === 1 ? "1 error" : `${findings.length} errors`;
   return new WalsyncError("E_INTEGRITY", `${names}: expected everything in order, found ${count}`, {

@@ -17,8 +17,6 @@ export const CHUNK_BYTES = 64 * KiB;
 export const TAG_BYTES = 16;
 /** As many as leave room for what is kept with an object. */
 export const MAX_RECIPIENTS = 6;
-/** The type of our stanza. */
-export const STANZA_TYPE = "walsync";
 
 /** Chunks of a file; an empty one has one, too. */
 export function chunkCount(plainBytes: number): number {
@@ -70,6 +68,8 @@ export function parseHeader(bytes: Uint8Array): ParsedHeader {
 
 // --- internal ---
 
+/** The type of our stanza. */
+const STANZA_TYPE = "walsync";
 const FIRST_LINE = "age-encryption.org/v1\n";
 const PADDING = "pad=";
 /** "-> X25519 ", 43 characters and a line end, twice: the share and the wrapped file key. */

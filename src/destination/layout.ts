@@ -27,7 +27,6 @@ export type LevelFolders = "bucket" | "directory";
 export const SNAPSHOT_LEVEL = 9;
 /** Name of the database whose files lie right at the destination, as when somebody gives a replica's own path. */
 export const UNNAMED = ".";
-export const MANIFEST_FILE = "manifest.json";
 
 /** What the key of an LTX file says. */
 export type LtxKey = TxidRange & { name: string; kind: FileKind } & (
@@ -123,6 +122,8 @@ export function requireListedName(name: string): void {
 }
 
 // --- internal ---
+
+const MANIFEST_FILE = "manifest.json";
 
 function listedNameFault(name: string): string | null {
   return name === UNNAMED ? null : nameFault(name);

@@ -13,11 +13,6 @@ export const requests = new Counter(
   "Requests to the destination, by what they asked for and what came of it. An upload in parts and a list of many pages count once; each new try counts.",
   ["operation", "result"],
 );
-export const requestDurations = new Histogram(
-  "walsync_destination_request_seconds",
-  "Time that requests to the destination took; of a read, with its body.",
-  ["operation"],
-);
 export const sentBytes = new Counter(
   "walsync_destination_sent_bytes_total",
   "Bytes of objects that the destination accepted, also as parts of uploads that failed later.",
@@ -35,6 +30,12 @@ export function measured(destination: Destination): Destination {
 }
 
 // --- internal ---
+
+const requestDurations = new Histogram(
+  "walsync_destination_request_seconds",
+  "Time that requests to the destination took; of a read, with its body.",
+  ["operation"],
+);
 
 type Operation = "prepare" | "list" | "head" | "read" | "write" | "remove";
 type Result =

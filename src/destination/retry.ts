@@ -37,8 +37,6 @@ export interface RetryNotice {
   error: DestinationError;
 }
 
-export const RETRY_DEFAULTS = { attempts: 6, baseDelayMs: 200, maxDelayMs: 20_000 } as const;
-
 /** A body that broke off may start counting its attempts anew after this much progress, so the count stays bounded. */
 const PROGRESS_BYTES = MiB;
 
@@ -74,6 +72,8 @@ export function withRetry(destination: Destination, options: RetryOptions = {}):
 }
 
 // --- internal ---
+
+const RETRY_DEFAULTS = { attempts: 6, baseDelayMs: 200, maxDelayMs: 20_000 } as const;
 
 function isSameMetadata(a: ObjectBody, b: ObjectBody): boolean {
   const names = Object.keys(a.metadata);

@@ -1,7 +1,7 @@
 /** What a drill is told, by its command, by `watch --drill-…` and by [drill] of walsync.toml, and the policy that it means. */
 import { tmpdir } from "node:os";
 import type { SettingDef, SettingLayer, SettingValues } from "../config.ts";
-import type { ConfigDatabase, ConfigFile } from "../config-file.ts";
+import type { ConfigFile } from "../config-file.ts";
 import type { DrillPolicy } from "../drill/verdict.ts";
 
 export const DRILL_FLAGS = {
@@ -10,7 +10,7 @@ export const DRILL_FLAGS = {
     placeholder: "SQL",
     description: "a query: each row, of at least one, must begin with something true",
   },
-  "assert-timeout": { type: "duration", default: "60", description: "time that each of these may take" },
+  "assert-timeout": { type: "duration", default: "1m", description: "time that each of these may take" },
   "max-rto": { type: "duration", default: "0", description: "a restore that takes longer is a failure; 0 never" },
   "max-rpo": {
     type: "duration",
@@ -35,14 +35,11 @@ export function tempDirOf(tempDir: string | undefined): string {
 }
 
 /**
- * What walsync.toml says about the drills of `watch`, for the command that has the same settings under shorter names. For a database
- * by name: an entry that gives it that name, or puts its prefix before it, comes before [drill].
+ * What walsync.toml says about the drills of `watch`, for the command that has the same settings under shorter names. What an
+ * entry says, `own`, comes before [drill].
  */
-export function drillLayer({ layer, databases }: ConfigFile, name?: string): SettingLayer {
-  const isMeant = (one: ConfigDatabase) =>
-    one.name === name || (one.prefix !== undefined && name?.startsWith(`${one.prefix}/`) === true);
-  const entry = name === undefined ? undefined : databases.find(isMeant);
-  const layers = entry === undefined ? [layer] : [entry.layer, layer];
+export function drillLayer({ layer }: ConfigFile, own: SettingLayer | null): SettingLayer {
+  const layers = own === null ? [layer] : [own, layer];
   const settingOf = (setting: string) => (Object.hasOwn(DRILL_FLAGS, setting) ? `drill-${setting}` : setting);
   const answering = (setting: string, def: SettingDef) =>
     layers.find((one) => one.text(settingOf(setting), def) !== undefined) ?? layer;

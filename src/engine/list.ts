@@ -1,8 +1,10 @@
 /** Which databases there are at a destination, and from when to when each can be restored. */
-import { type Chain, readChains, readTimeOf } from "../chain/chain.ts";
+import { type FoundChain, findChains, readTimeOf } from "../chain/chain.ts";
 import { restorePoints } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import type { Layout } from "../destination/layout.ts";
+import { inParallel } from "../destination/limit.ts";
+import { WalsyncError } from "../errors.ts";
 import type { Txid } from "../ltx/txid.ts";
 
 export interface ListedDatabase {
@@ -13,19 +15,23 @@ export interface ListedDatabase {
   snapshots: number;
   increments: number;
   bytes: number;
-  /** Wall times of the oldest and the newest restore point; oldest is null if there is no snapshot. */
+  /** Wall times of the oldest and the newest restore point. Null if damage hides them; oldest also if there is no snapshot. */
   oldestMs: number | null;
-  newestMs: number;
+  newestMs: number | null;
+  /** E_INTEGRITY or E_LTX, for as much as was looked at; null if that is in order. */
+  fault: WalsyncError | null;
 }
 
-/** Every database, by name. Throws E_UNREACHABLE, E_REFUSED, E_INTEGRITY, LtxError. */
+/**
+ * Every database, by name. What is damaged of one is its `fault`, and keeps nobody from the others. Throws E_UNREACHABLE,
+ * E_REFUSED, and E_IDENTITY for encrypted files that cannot be read.
+ */
 export async function listDatabases(destination: Destination, signal: AbortSignal): Promise<ListedDatabase[]> {
-  const chains = await readChains(destination, "", undefined, signal);
+  const chains = await findChains(destination, "", undefined, signal);
   const listed: ListedDatabase[] = [];
-  for (let first = 0; first < chains.length; first += AT_ONCE) {
-    const part = chains.slice(first, first + AT_ONCE);
-    listed.push(...(await Promise.all(part.map((chain) => describe(destination, chain, signal)))));
-  }
+  await inParallel(AT_ONCE, chains.length, signal, async (i, either) => {
+    listed[i] = await describe(destination, chains[i]!, either);
+  });
   return listed;
 }
 
@@ -36,27 +42,41 @@ export async function namesAt(
   signal: AbortSignal,
 ): Promise<string[]> {
   if (name !== undefined) return [name];
-  return (await readChains(destination, "", undefined, signal)).map((chain) => chain.name);
+  return (await findChains(destination, "", undefined, signal)).map((chain) => chain.name);
 }
 
 // --- internal ---
 
 /** Databases that are looked at side by side: two small requests each. */
 const AT_ONCE = 8;
+const DAMAGE: ReadonlySet<string> = new Set(["E_INTEGRITY", "E_LTX"]);
 
-async function describe(destination: Destination, chain: Chain, signal: AbortSignal): Promise<ListedDatabase> {
-  const { files } = chain;
+async function describe(destination: Destination, chain: FoundChain, signal: AbortSignal): Promise<ListedDatabase> {
+  const { name, layout, files } = chain;
+  let { fault } = chain;
+  const timeOf = async (txid: Txid | undefined): Promise<number | null> => {
+    if (txid === undefined || chain.fault !== null) return null;
+    try {
+      return await readTimeOf(destination, files, txid, signal);
+    } catch (error) {
+      if (!(error instanceof WalsyncError) || !DAMAGE.has(error.code)) throw error;
+      fault ??= error;
+      return null;
+    }
+  };
   const snapshots = files.filter((file) => file.kind === "snapshot");
   const txid = restorePoints(files).at(-1)!;
-  const oldest = restorePoints(snapshots)[0];
+  const oldestMs = await timeOf(restorePoints(snapshots)[0]);
+  const newestMs = await timeOf(txid);
   return {
-    name: chain.name,
-    layout: chain.layout,
+    name,
+    layout,
     txid,
     snapshots: snapshots.length,
     increments: files.length - snapshots.length,
     bytes: files.reduce((sum, file) => sum + file.sizeBytes, 0),
-    oldestMs: oldest === undefined ? null : await readTimeOf(destination, files, oldest, signal),
-    newestMs: await readTimeOf(destination, files, txid, signal),
+    oldestMs,
+    newestMs,
+    fault,
   };
 }

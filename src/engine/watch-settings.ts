@@ -36,12 +36,12 @@ export const WATCH_FLAGS = {
   ...LAYOUT_FLAG,
   "wal-sync-interval": {
     type: "duration",
-    default: "1",
+    default: "1s",
     description: "capture at most this often; 0 captures every change at once",
   },
   "snapshot-interval": {
     type: "duration",
-    default: "3600",
+    default: "1h",
     description: "time between snapshots of a database that changes; 0 takes only the first",
   },
   "max-changes": {
@@ -65,12 +65,12 @@ export const WATCH_FLAGS = {
   },
   "checkpoint-interval": {
     type: "duration",
-    default: "60",
+    default: "1m",
     description: "and at the latest after this time",
   },
   "validation-interval": {
     type: "duration",
-    default: "86400",
+    default: "1d",
     description: "time between full checks of a database and of the end of its chain; 0 never",
   },
   "compact-after-snapshot": {
@@ -84,7 +84,7 @@ export const WATCH_FLAGS = {
   "retain-monthly": { type: "integer", min: 0, default: "12", description: "months; all in UTC" },
   "retain-point-in-time": {
     type: "duration",
-    default: "86400",
+    default: "1d",
     description: "time in which every restore point stays",
   },
   merge: {
@@ -95,7 +95,7 @@ export const WATCH_FLAGS = {
   },
   "merge-keep-fine": {
     type: "duration",
-    default: "3600",
+    default: "1h",
     description: "time in which every increment stays a restore point, merged or not",
   },
   "max-outbox": {
@@ -111,7 +111,7 @@ export const WATCH_FLAGS = {
   },
   "shutdown-timeout": {
     type: "duration",
-    default: "5",
+    default: "5s",
     description: "time at SIGTERM or SIGINT to ship what is left",
   },
   "restore-if-missing": {
@@ -134,7 +134,7 @@ export const WATCH_FLAGS = {
   "no-metrics": { type: "boolean", description: "serve neither metrics nor the status page" },
   "max-lag": {
     type: "duration",
-    default: "300",
+    default: "5m",
     description: "age of what is not shipped at which /healthz fails and an alert is due; 0 never",
   },
   "webhook-url": {

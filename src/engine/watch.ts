@@ -197,8 +197,11 @@ export class Watch {
     const databases = this.fleet.replicators;
     logEvent("info", "stopping", { databases: databases.length });
     try {
-      // A child that cleans up keeps nobody from shipping.
-      await Promise.all([this.#care.stop().then(() => this.fleet.stop(timeoutMs)), this.#drills?.stop()]);
+      // A child that cleans up keeps nobody from shipping; and whatever comes of that, it is waited for.
+      const shipping = this.#care.stop().then(() => this.fleet.stop(timeoutMs));
+      for (const end of await Promise.allSettled([shipping, this.#drills?.stop()])) {
+        if (end.status === "rejected") throw end.reason;
+      }
       logEvent("info", "stopped", { databases: databases.length });
     } finally {
       this.#close();

@@ -6,8 +6,9 @@ import type { Pruning } from "../upkeep/prune.ts";
 import type { VerifyReport } from "../upkeep/verify.ts";
 import type { Compaction, DatabaseStatus, ListedDatabase, Verification } from "./results.ts";
 
-export function listedOf({ oldestMs, newestMs, ...listed }: Listed): ListedDatabase {
-  return { ...listed, oldest: oldestMs === null ? null : new Date(oldestMs), newest: new Date(newestMs) };
+export function listedOf({ oldestMs, newestMs, fault, ...listed }: Listed): ListedDatabase {
+  const dateOf = (atMs: number | null) => (atMs === null ? null : new Date(atMs));
+  return { ...listed, oldest: dateOf(oldestMs), newest: dateOf(newestMs), error: fault };
 }
 
 export function verificationOf(report: VerifyReport): Verification {

@@ -1,4 +1,5 @@
 /** What the library answers. Txids are bigint, times are Date, sizes are in bytes. */
+import type { WalsyncError } from "../errors.ts";
 
 /** A database at a destination. */
 export interface ListedDatabase {
@@ -11,9 +12,11 @@ export interface ListedDatabase {
   increments: number;
   /** Size of all files. */
   bytes: number;
-  /** First and last restore point; `oldest` is null if there is no snapshot. */
+  /** First and last restore point. Null if damage hides it; `oldest` also if there is no snapshot. */
   oldest: Date | null;
-  newest: Date;
+  newest: Date | null;
+  /** What is damaged, with its code (E_LTX, E_INTEGRITY) and what to do; null if nothing that was looked at is. */
+  error: WalsyncError | null;
 }
 
 export interface Snapshot {

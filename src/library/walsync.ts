@@ -61,7 +61,10 @@ export class WalSync {
     shareProcess();
   }
 
-  /** Every database at the destination, by name, and from when to when each can be restored. */
+  /**
+   * Every database at the destination, by name, and from when to when each can be restored. What is damaged of one is its `error`,
+   * and no reason to reject: look at it.
+   */
   async list(options: ListOptions = {}): Promise<ListedDatabase[]> {
     requireKnown(options, ["signal"]);
     const { signal } = options;

@@ -23,9 +23,6 @@ export const TRAILER_SIZE = 16;
 /** A file without pages: header, zeros, the index's 0 byte and its length, trailer. */
 export const MIN_FILE_SIZE = HEADER_SIZE + PAGE_HEADER_SIZE + 1 + INDEX_LENGTH_SIZE + TRAILER_SIZE;
 
-/** "LTX1": the name of version 3 too. */
-export const MAGIC = 0x4c545831;
-
 /** The file does not track database checksums: pre- and post-apply are 0. */
 export const HEADER_FLAG_NO_CHECKSUM = 0x2;
 
@@ -260,6 +257,9 @@ export function decodingFile<T>(name: string, decode: () => T): T {
 }
 
 // --- internal ---
+
+/** "LTX1": the name of version 3 too. */
+const MAGIC = 0x4c545831;
 
 /** How a file begins that is encrypted with age: https://age-encryption.org/v1 */
 const AGE_INTRO = "age-encryption.org/";

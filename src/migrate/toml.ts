@@ -44,13 +44,13 @@ export function commandOf({ logLevel, logType }: LitestreamConfig, path: string 
   return `walsync watch --config ${path ?? "walsync.toml"}${flags.join("")}`;
 }
 
+// --- internal ---
+
 /** "1h", "90s", "500ms": the largest unit in which it is a whole number. */
-export function formatInterval(ms: number): string {
+function formatInterval(ms: number): string {
   const [unit, factor] = UNITS.find(([, unitMs]) => ms % unitMs === 0)!;
   return `${ms / factor}${unit}`;
 }
-
-// --- internal ---
 
 const DAY_MS = 86_400_000;
 const HOUR_MS = 3_600_000;

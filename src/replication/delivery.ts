@@ -212,7 +212,7 @@ export class Delivery {
     // A crash before it is recorded ships it again, and finds it there.
     if (this.#state.outbox.releasedFiles === 0) this.#recordDueMs = monotonicMs() + RECORD_INTERVAL_MS;
     const { releasedFiles, releasedBytes } = this.#state.outbox;
-    const isMuch = releasedFiles >= RELEASED_MAX_FILES || releasedBytes + file.sizeBytes > RELEASED_MAX_BYTES;
+    const isMuch = releasedFiles + 1 >= RELEASED_MAX_FILES || releasedBytes + file.sizeBytes > RELEASED_MAX_BYTES;
     if (file.minTxid === 1n || isMuch) this.#recordDueMs = monotonicMs();
     this.listInManifest(manifestEntry(this.#name, shipped.key, file, { ...shipped, sizeBytes: file.sizeBytes }));
     this.#events.onShipped(shipped);

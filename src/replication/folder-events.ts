@@ -3,6 +3,7 @@
  * come and go. An event is a hint; some are swallowed, and some file systems have none.
  */
 import { type FSWatcher, statSync, watch } from "node:fs";
+import { errnoOf } from "../errors.ts";
 import { logEvent } from "../log.ts";
 
 /** `name` is null if the system does not say which. `renamed`: perhaps it appeared, vanished or became another file. */
@@ -43,6 +44,13 @@ export class FolderEvents {
 
 /** No file can be called this. */
 const ANY = "/";
+const GONE: ReadonlySet<string> = new Set(["ENOENT", "ENOTDIR"]);
+const POLLED = "Changes are noticed by polling, within seconds.";
+/** What the system says when one of its limits is reached: inotify_add_watch(2), inotify_init(2). */
+const LIMITS: ReadonlyMap<string, string> = new Map([
+  ["ENOSPC", "max_user_watches"],
+  ["EMFILE", "max_user_instances"],
+]);
 
 class WatchedFolder {
   readonly #path: string;
@@ -108,7 +116,12 @@ class WatchedFolder {
     this.close();
     if (this.#reported) return;
     this.#reported = true;
-    const hint = "Changes are noticed by polling, within seconds. On Linux, see fs.inotify.max_user_watches.";
-    logEvent("warn", "directory cannot be watched", { path: this.#path, error, hint });
+    const errno = errnoOf(error) ?? "";
+    // Nothing is wrong with the watching: whoever removed it may make it anew.
+    if (GONE.has(errno)) logEvent("info", "directory is not there", { path: this.#path });
+    else {
+      const hint = LIMITS.has(errno) ? `${POLLED} On Linux, raise fs.inotify.${LIMITS.get(errno)}.` : POLLED;
+      logEvent("warn", "directory cannot be watched", { path: this.#path, error, hint });
+    }
   }
 }

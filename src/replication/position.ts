@@ -95,8 +95,10 @@ export function writePosition(path: string, position: Position): void {
   writeFileDurably(path, Buffer.from(formatPosition(position)));
 }
 
+// --- internal ---
+
 /** JSON, with the SHA-256 of itself at the end: a position is trusted with where a chain goes on. */
-export function formatPosition(position: Position): string {
+function formatPosition(position: Position): string {
   const { changeCount: _changeCount, ...captured } = position.captured;
   const values = { version: VERSION, ...position, captured };
   const text = JSON.stringify(
@@ -108,7 +110,7 @@ export function formatPosition(position: Position): string {
 }
 
 /** Throws RangeError for anything that `formatPosition` did not write. */
-export function parsePosition(text: string): Position {
+function parsePosition(text: string): Position {
   const sealAt = text.lastIndexOf(SEAL_BEFORE);
   const sealed = `${text.slice(0, Math.max(0, sealAt))}${CLOSING}`;
   if (sealAt < 0 || text.slice(sealAt) !== `${SEAL_BEFORE}${digest(sealed)}${SEAL_AFTER}`) {
@@ -119,8 +121,6 @@ export function parsePosition(text: string): Position {
   const { version: _version, ...position } = values;
   return { ...position, captured: { ...position.captured, changeCount: null } };
 }
-
-// --- internal ---
 
 const VERSION = 1;
 const BIGINT_KEYS = new Set(["shippedTxid", "snapshotTxid", "owedTxid", "manifestTxid", "txid", "checksum"]);

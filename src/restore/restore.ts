@@ -149,7 +149,7 @@ async function buildFile(
     requireSha256(file, sha256, hasher?.digest("hex"));
     target.end(file, ends.header, claimedChecksums({ ...ends, metadata }));
   }
-  return { ...target.finish(), fileCount: files.length, fetchedBytes };
+  return { ...(await target.finish(signal)), fileCount: files.length, fetchedBytes };
 }
 
 function requireSha256(file: ChainFile, expected: string | undefined, found: string | undefined): void {

@@ -13,6 +13,7 @@ import { type LtxHeader, PAGE_HEADER_SIZE } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { lockPgno, pageCountWithoutLock, pageOffset } from "../page.ts";
 import { readFully } from "../sqlite/wal-reader.ts";
+import { nextTurn } from "../turn.ts";
 import type { RestoreOutput } from "./output.ts";
 import { PageSet } from "./page-set.ts";
 import { PageWriter } from "./page-writer.ts";
@@ -110,8 +111,8 @@ export class TargetFile {
     this.#newest ??= this.#newer;
   }
 
-  /** Reads the whole file back: what counts is what the disk gives. */
-  finish(): Finished {
+  /** Reads the whole file back: what counts is what the disk gives. Throws the reason of `signal`. */
+  async finish(signal: AbortSignal | undefined): Promise<Finished> {
     const { header, claimed } = this.#newest!;
     const skipped = lockPgno(this.#pageSize);
     for (let pgno = 1; pgno <= this.#commit; pgno++) {
@@ -123,7 +124,7 @@ export class TargetFile {
     }
     this.#pages?.flush();
     syncFile(this.#fd, this.#path);
-    const found = checksumOfFile(this.#fd, this.#pageSize, this.#commit);
+    const found = await checksumOfFile(this.#fd, this.#pageSize, this.#commit, signal);
     if (claimed.post !== 0n && found !== claimed.post) {
       throw new WalsyncError(
         "E_INTEGRITY",
@@ -152,7 +153,13 @@ interface Applied {
 /** No LZ4 block holds more bytes for one of its own. */
 const LZ4_RATIO_MAX = 255;
 
-function checksumOfFile(fd: number, pageSize: number, commit: number): bigint {
+/** Gives everybody else a turn after each part: a signal that ends a restore must not wait for the whole file. */
+async function checksumOfFile(
+  fd: number,
+  pageSize: number,
+  commit: number,
+  signal: AbortSignal | undefined,
+): Promise<bigint> {
   const part = new Uint8Array(Math.max(pageSize, MiB));
   const sum: U64Halves = { hi: 0, lo: 0 };
   const total = new ChecksumAccumulator();
@@ -167,6 +174,8 @@ function checksumOfFile(fd: number, pageSize: number, commit: number): bigint {
       pageChecksum(first + i, part.subarray(i * pageSize, (i + 1) * pageSize), sum);
       total.xorPage(sum.hi, sum.lo);
     }
+    await nextTurn();
+    signal?.throwIfAborted();
   }
   return total.value();
 }

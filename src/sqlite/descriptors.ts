@@ -30,11 +30,6 @@ export function closeDescriptors(descriptors: readonly number[]): void {
   }
 }
 
-/** How many wait to be closed. */
-export function waitingDescriptors(): number {
-  return aside.length;
-}
-
 // --- internal ---
 
 /** That an application closed its connection is found out by looking. */

@@ -64,8 +64,34 @@ export interface ListedPoints {
   flags: Uint8Array;
 }
 
+/** The part of `listed` in `range`. The newest and the oldest in it, and as many others as fit, evenly. Pure. */
+export function answerOf(name: string, listed: ListedPoints, { fromMs, toMs }: TimeRange): PointsAnswer {
+  const { times } = listed;
+  const first = fromMs === null ? 0 : firstAt(times, fromMs);
+  const end = toMs === null ? times.length : firstAt(times, toMs + 1);
+  const inRange = Math.max(0, end - first);
+  const shown = Math.min(inRange, POINTS_SHOWN);
+  const step = shown < 2 ? 0 : (inRange - 1) / (shown - 1);
+  return {
+    name,
+    layout: listed.layout,
+    read_at: listed.readAtMs,
+    snapshots: listed.snapshots,
+    increments: listed.increments,
+    bytes: listed.bytes,
+    count: times.length,
+    lost: listed.lost,
+    oldest: pointAt(listed, 0),
+    newest: pointAt(listed, times.length - 1),
+    points: Array.from({ length: shown }, (_, i) => pointAt(listed, first + Math.round(i * step))!),
+    in_range: inRange,
+  };
+}
+
+// --- internal ---
+
 /** Points of a listing. `timeOf`: when the state at the end of this file was captured, or null where only its storing is known. Pure. */
-export function summarize(chain: Chain, timeOf: (key: string) => number | null, nowMs: number): ListedPoints {
+function summarize(chain: Chain, timeOf: (key: string) => number | null, nowMs: number): ListedPoints {
   const { restorable, lost } = pointsOf(chain.files);
   const byEnd = Map.groupBy(chain.files, (file) => file.maxTxid);
   const listed: ListedPoints = {
@@ -93,32 +119,6 @@ export function summarize(chain: Chain, timeOf: (key: string) => number | null, 
   }
   return listed;
 }
-
-/** The part of `listed` in `range`. The newest and the oldest in it, and as many others as fit, evenly. Pure. */
-export function answerOf(name: string, listed: ListedPoints, { fromMs, toMs }: TimeRange): PointsAnswer {
-  const { times } = listed;
-  const first = fromMs === null ? 0 : firstAt(times, fromMs);
-  const end = toMs === null ? times.length : firstAt(times, toMs + 1);
-  const inRange = Math.max(0, end - first);
-  const shown = Math.min(inRange, POINTS_SHOWN);
-  const step = shown < 2 ? 0 : (inRange - 1) / (shown - 1);
-  return {
-    name,
-    layout: listed.layout,
-    read_at: listed.readAtMs,
-    snapshots: listed.snapshots,
-    increments: listed.increments,
-    bytes: listed.bytes,
-    count: times.length,
-    lost: listed.lost,
-    oldest: pointAt(listed, 0),
-    newest: pointAt(listed, times.length - 1),
-    points: Array.from({ length: shown }, (_, i) => pointAt(listed, first + Math.round(i * step))!),
-    in_range: inRange,
-  };
-}
-
-// --- internal ---
 
 const LISTINGS_AT_ONCE = 2;
 const KEPT_MAX = 4;

@@ -41,30 +41,6 @@ export interface ShippingSource {
   dropFromManifest(names: ReadonlySet<string>): void;
 }
 
-export const merges = new Duration("walsync_merge_seconds", "Merged files that were made, and the time that took.", [
-  "database",
-]);
-export const prunings = new Duration(
-  "walsync_prune_seconds",
-  "Times that retention was applied, and the time that took.",
-  ["database"],
-);
-export const mergedFiles = new Counter(
-  "walsync_superseded_files_total",
-  "Files that a merged one had replaced, and that were removed.",
-  ["database"],
-);
-export const prunedFiles = new Counter(
-  "walsync_pruned_files_total",
-  "Files that retention did not keep, and that were removed.",
-  ["database"],
-);
-export const careFailures = new Counter(
-  "walsync_upkeep_failures_total",
-  "Merging or pruning that failed and is tried again, by code.",
-  ["database", "code"],
-);
-
 export class Caretaker {
   readonly #destination: Destination;
   readonly #schedule = new Schedule<Care>();
@@ -282,6 +258,27 @@ export class Caretaker {
 
 // --- internal ---
 
+const merges = new Duration("walsync_merge_seconds", "Merged files that were made, and the time that took.", [
+  "database",
+]);
+const prunings = new Duration("walsync_prune_seconds", "Times that retention was applied, and the time that took.", [
+  "database",
+]);
+const mergedFiles = new Counter(
+  "walsync_superseded_files_total",
+  "Files that a merged one had replaced, and that were removed.",
+  ["database"],
+);
+const prunedFiles = new Counter(
+  "walsync_pruned_files_total",
+  "Files that retention did not keep, and that were removed.",
+  ["database"],
+);
+const careFailures = new Counter(
+  "walsync_upkeep_failures_total",
+  "Merging or pruning that failed and is tried again, by code.",
+  ["database", "code"],
+);
 const TIMER_MAX_MS = 60 * 60_000;
 const SWEEP_INTERVAL_MS = 60 * 60_000;
 const RETRY_MS = 60_000;

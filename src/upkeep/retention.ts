@@ -42,8 +42,6 @@ export interface RetentionPlan {
   deletedIncrements: ChainFile[];
 }
 
-export const SNAPSHOTS_MIN = 2;
-
 /** Throws E_USAGE for a policy that asks for nothing, which nobody means. */
 export function requireRetention(who: string, policy: RetentionPolicy): RetentionPolicy {
   if (TIERS.some((tier) => policy[tier] > 0)) return policy;
@@ -101,6 +99,7 @@ export function newestFirst(files: readonly ChainFile[]): ChainFile[] {
 
 // --- internal ---
 
+const SNAPSHOTS_MIN = 2;
 const TIERS: readonly Tier[] = ["hourly", "daily", "weekly", "monthly"];
 const HOUR_MS = 3_600_000;
 const DAY_MS = 24 * HOUR_MS;

@@ -200,8 +200,12 @@ describe("a destination that is not in order", () => {
     const place = await makePlace();
     const { status, stdout, stderr } = await walsync(argsOf(place, "nobody", "app"));
     expect(status).toBe(4);
+    // What was found is said once, where the result goes; the end of the run says that it was.
+    const [, said] = /^error E_NOT_FOUND (.*)$/m.exec(stdout)!;
+    expect(`${stdout}${stderr}`.split(said!)).toHaveLength(2);
+    expect(stdout).toMatch(/^hint: There is: app$/m);
     expect(stderr).toStartWith("walsync: E_NOT_FOUND nobody: ");
-    expect(stdout).toMatch(/^nobody +FAILED +- .*\napp +ok +3 .*\nerror E_NOT_FOUND nobody: .*\n$/m);
+    expect(stdout).toMatch(/^nobody +FAILED +- .*\napp +ok +3 .*\nerror E_NOT_FOUND nobody: .*\nhint: .*\n$/m);
     const worse = await walsync(argsOf(place, "nobody", "app", "--assert", "SELECT 0"));
     expect(worse.status).toBe(5);
     expect(worse.stderr).toMatch(/^walsync: E_DRILL nobody, app: .* found 2 of 2 that did not$/m);
@@ -272,12 +276,25 @@ describe("an assertion", () => {
     expect(assertionsOf(await run(all))).toEqual(["SELECT 1"]);
     expect(assertionsOf(await run(one))).toEqual(["SELECT 2", "SELECT 3"]);
     expect(assertionsOf(await run(one, "--assert", "SELECT 4"))).toEqual(["SELECT 4"]);
+    // Without a name it is called after its file.
+    const alone = one.replace('name = "app"\n', "");
+    expect(assertionsOf(await run(alone.replace("x.db", "app.db")))).toEqual(["SELECT 2", "SELECT 3"]);
+    expect(assertionsOf(await run(alone))).toEqual(["SELECT 1"]);
     expectOneError(
       await run('[drill]\nassert = [" "]\n'),
       "E_CONFIG",
       /walsync\.toml:2: drill\.assert: expected texts/,
     );
     expectOneError(await run("[drill]\nassert = [1]\n"), "E_CONFIG", /drill\.assert: expected a list of texts/);
+  });
+
+  test("of a file that is shipped under another name than its own is found by that, as a watch keeps it", async () => {
+    const place = await makePlace("x");
+    await succeed(["snapshot", `app=${join(place.folder, "x.db")}`, "-b", place.bucket]);
+    const config = join(place.folder, "walsync.toml");
+    writeFileSync(config, '[[databases]]\npath = "x.db"\ndrill = { assert = ["SELECT 2"] }\n');
+    const { only } = await drill(place, "app", "--config", config);
+    expect(only.assertions.map(({ sql }) => sql)).toEqual(["SELECT 2"]);
   });
 });
 
@@ -343,9 +360,11 @@ test("a disk that is too small: nothing is written to it, and the hint says what
   const command = ["unshare", "-rm", "sh", "-c", script, place.temp, compiledBinary(), ...argsOf(place, "app")];
   const child = Bun.spawnSync(command, { stdin: "ignore" });
   expect(child.exitCode).toBe(7);
-  expect(child.stderr.toString()).toMatch(
-    /^walsync: E_DISK .* expected 16(\.\d+)? MiB free for a database of \d+ KiB, found 2 MiB\nhint: .*--temp-dir\.\n$/,
+  expect(child.stdout.toString()).toMatch(
+    /^error E_DISK .* expected 16(\.\d+)? MiB free for a database of \d+ KiB, found 2 MiB\nhint: .*--temp-dir\.\n$/m,
   );
+  // Behind it nothing: the folder is empty.
+  expect(child.stderr.toString()).toMatch(/^walsync: E_DISK app: expected its drill to go well, .*\nhint: .*\n$/);
 });
 
 test("names and --all, neither, an unknown flag, and a report that cannot be written are refused at once", async () => {

@@ -458,10 +458,11 @@ describe("SIGHUP", () => {
       expect(place.lines(/configuration not reloaded/)[i]).toMatch(says);
     }
     expect(await place.names()).toEqual(["a", "b"]);
-    writeFileSync(place.path("walsync.toml"), '[s3]\nbucket = "elsewhere"\n[[databases]]\npath = "b.db"\n');
+    const alerts = '[alerts]\nwebhook_url = "http://127.0.0.1:9/elsewhere"\n';
+    writeFileSync(place.path("walsync.toml"), `[s3]\nbucket = "elsewhere"\n${alerts}[[databases]]\npath = "b.db"\n`);
     place.child.kill("SIGHUP");
     await place.has("b");
-    expect(place.lines(/ warn .*restart.*bucket/)).toHaveLength(1);
+    expect(place.lines(/ warn .*restart.*bucket, webhook-url/)).toHaveLength(1);
     place.insert("b.db", 2);
     expect(await place.stop()).toBe(0);
     expect(existsSync(place.path("elsewhere"))).toBe(false);

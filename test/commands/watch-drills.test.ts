@@ -213,6 +213,25 @@ test.skipIf(process.platform !== "linux")(
   },
 );
 
+test.skipIf(process.platform !== "linux")(
+  "a drill that does not even clean up ends with the watch, also with one that cannot ship",
+  async () => {
+    const bucket = join(dir, "gone");
+    const watch = startWatch(["app"], "1s", bucket, "--drill-assert", ENDLESS, "--shutdown-timeout", "50ms");
+    const pid = await until(() => drillsBelow(watch.temp)[0], watch.log);
+    await until(() => readdirSync(watch.temp).length === 1, watch.log);
+    process.kill(pid, "SIGSTOP");
+    rmSync(bucket, { recursive: true });
+    writeFileSync(bucket, "no folder");
+    watch.apps[0]!.run("insert into users (body) values ('left')");
+    watch.child.kill("SIGTERM");
+    expect(await watch.child.exited).toBe(3);
+    expect(drillsBelow(watch.temp)).toEqual([]);
+    // What it left is removed by the next one in that folder.
+    expect(readdirSync(watch.temp)).toEqual([expect.stringMatching(/^walsync-drill-/)]);
+  },
+);
+
 test("an entry of walsync.toml has assertions of its own; a reload changes them; a folder that is gone is a failure", async () => {
   const bucket = join(dir, "toml");
   const folder = join(dir, crypto.randomUUID());

@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { openDestination } from "../../src/destination/open.ts";
 import { s3Access } from "../commands/run.ts";
 import { compiledBinary } from "../support/binary.ts";
+import { runShell } from "../support/shell.ts";
 import { tempDir } from "../support/temp.ts";
 import { requireTool } from "../support/tools.ts";
 import { startVersitygw } from "../support/versitygw.ts";
@@ -82,21 +83,7 @@ test.skipIf(server === null || litestream === null)(
       child.kill("SIGTERM");
       expect([name, await child.exited]).toEqual([name, 0]);
     };
-    const run = async (command: string): Promise<string> => {
-      const child = Bun.spawn(["bash", "-c", command], {
-        cwd: dir,
-        env,
-        stdin: "ignore",
-        stdout: "pipe",
-        stderr: "pipe",
-      });
-      const [stdout, stderr] = await Promise.all([
-        new Response(child.stdout).text(),
-        new Response(child.stderr).text(),
-      ]);
-      expect({ command, status: await child.exited, stdout, stderr }).toMatchObject({ status: 0 });
-      return stdout;
-    };
+    const run = (command: string) => runShell(command, { cwd: dir, env });
     const rowsIn = (file: string): number => {
       const copy = new Database(join(dir, file), { readwrite: true });
       try {

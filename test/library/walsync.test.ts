@@ -31,7 +31,7 @@ describe("a destination", () => {
     expect([...stages]).toContain("read");
     const [listed] = await walsync.list();
     expect(listed).toMatchObject({ name: "app", layout: "walsync", txid: [...states.keys()].at(-1)! });
-    expect(listed!.newest.getTime()).toBeGreaterThanOrEqual(listed!.oldest!.getTime());
+    expect(listed!.newest!.getTime()).toBeGreaterThanOrEqual(listed!.oldest!.getTime());
     for (const [txid, content] of states) {
       const progress: number[] = [];
       const restored = await walsync.restore("app", join(dir, `restored-${txid}.db`), {
@@ -66,6 +66,13 @@ describe("a destination", () => {
     expect(findings).toContainEqual(expect.objectContaining({ code: "file-damaged", severity: "error" }));
     expect(await codeOf(() => damaged.restore("app", join(dir, "no.db")))).toBe("E_LTX");
     expect(existsSync(join(dir, "no.db"))).toBe(false);
+    // Of which a list reads the header.
+    truncateSync(join(dir, "damaged/app", file!), 60);
+    await damaged.snapshot(path, { name: "other" });
+    const [app, other] = await damaged.list();
+    expect(app).toMatchObject({ name: "app", oldest: null, newest: null, error: { code: "E_LTX" } });
+    expect(app!.error).toBeInstanceOf(WalsyncError);
+    expect(other).toMatchObject({ name: "other", newest: expect.any(Date), error: null });
   });
 
   test("is compacted only with force, and what is kept can be restored", async () => {

@@ -5,7 +5,6 @@ import { existsSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import { AssertionError } from "../../src/assert.ts";
-import { fromHex } from "../../src/bytes.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { CHECKSUM_FLAG } from "../../src/ltx/checksum.ts";
 import { LtxDecoder } from "../../src/ltx/decoder.ts";
@@ -13,7 +12,16 @@ import { LtxEncoder } from "../../src/ltx/encoder.ts";
 import { nextSnapshotPgno } from "../../src/ltx/format.ts";
 import { lockPgno } from "../../src/page.ts";
 import { tempDir } from "../support/temp.ts";
-import { databaseChecksum, decodeFile, encodeFile, header, makePage, type PageMap, snapshotFile } from "./make.ts";
+import {
+  databaseChecksum,
+  decodeFile,
+  encodeFile,
+  fromHex,
+  header,
+  makePage,
+  type PageMap,
+  snapshotFile,
+} from "./make.ts";
 
 const directory = tempDir();
 

@@ -14,6 +14,11 @@ export interface ModelDatabase {
 
 export type PageMap = Map<number, Uint8Array>;
 
+/** Bytes of a hex string; white space is ignored. */
+export function fromHex(text: string): Uint8Array {
+  return Uint8Array.fromHex(text.replaceAll(/\s/g, ""));
+}
+
 /** A header that is valid as it stands: a snapshot of nothing in particular, without checksums. */
 export function header(changes: Partial<LtxHeader> = {}): LtxHeader {
   return {
