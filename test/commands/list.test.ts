@@ -27,8 +27,9 @@ interface Listed {
   snapshots: number;
   increments: number;
   bytes: number;
-  oldest: string | null;
-  newest: string | null;
+  /** Null only where something is damaged. */
+  oldest: string;
+  newest: string;
   error: { code: string; message: string; hint: string | null } | null;
 }
 
