@@ -210,6 +210,11 @@ export function table(rows: readonly (readonly string[])[], right: readonly numb
   return rows.map((row) => row.map(align).join("  ").trimEnd()).join("\n");
 }
 
+/** Columns of the terminal that standard output is; infinite if it is none, since a file or a program breaks no lines. */
+export function terminalWidth(): number {
+  return process.stdout.columns || Number.POSITIVE_INFINITY;
+}
+
 /** One event as one line of text: `12:00:00.000Z info  event  name=value …`. Exported for tests. */
 export function formatEvent(
   at: Date,

@@ -4,7 +4,7 @@
  */
 import { defineCommand, runCommand } from "citty";
 import { EXIT_BUG, exitStatus, WalsyncError } from "../errors.ts";
-import { configureLog, type LogFormat, print, printFailure } from "../log.ts";
+import { configureLog, type LogFormat, print, printFailure, terminalWidth } from "../log.ts";
 import { nearest } from "../suggest.ts";
 import type { DefinedCommand } from "./command.ts";
 import { ExitWith } from "./exit.ts";
@@ -71,6 +71,7 @@ async function dispatch(app: App, rawArgs: readonly string[]): Promise<void> {
       formatRootHelp(
         app.description,
         names.map((name) => [name, app.commands[name]!.summary]),
+        terminalWidth(),
       ),
     );
     return;

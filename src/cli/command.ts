@@ -7,7 +7,7 @@ import { type CommandDef, defineCommand } from "citty";
 import { envLayer, type Origin, resolveSettings, type SettingLayer, type SettingValues } from "../config.ts";
 import type { ConfigFile } from "../config-file.ts";
 import { DEFAULT_CONFIG } from "../config-keys.ts";
-import { configureLog, detectTerminal, type LogFormat, type LogLevel, print } from "../log.ts";
+import { configureLog, detectTerminal, type LogFormat, type LogLevel, print, terminalWidth } from "../log.ts";
 import {
   asksForHelp,
   type FlagTable,
@@ -94,7 +94,7 @@ export function defineWalsyncCommand<const F extends FlagTable, const P extends 
     // No `args`: citty must not interpret them. It takes unknown flags, and the value of a mistyped one for an argument.
     async run({ rawArgs }) {
       if (asksForHelp(rawArgs)) {
-        print(formatCommandHelp({ ...command.meta, ...command, commonFlags: COMMON_FLAGS }));
+        print(formatCommandHelp({ ...command.meta, ...command, commonFlags: COMMON_FLAGS }, terminalWidth()));
         return;
       }
       const env = process.env;

@@ -15,14 +15,21 @@ export interface CommandHelp {
   examples: readonly Example[];
 }
 
-export function formatCommandHelp(help: CommandHelp): string {
+/** In lines of at most `width` columns, as far as words and examples allow. */
+export function formatCommandHelp(help: CommandHelp, width: number): string {
   const positionals = Object.entries(help.positionals);
   return sections([
     [`${help.description}.`],
     ["Usage:", `  ${usageOf(help)}`],
-    ["Arguments:", rows(positionals.map(([name, def]) => [name.toUpperCase(), def.description]))],
-    ["Flags:", rows(flagRows(help.flags))],
-    ["Common flags:", rows(flagRows(help.commonFlags))],
+    [
+      "Arguments:",
+      rows(
+        positionals.map(([name, def]) => [name.toUpperCase(), def.description]),
+        width,
+      ),
+    ],
+    ["Flags:", rows(flagRows(help.flags), width)],
+    ["Common flags:", rows(flagRows(help.commonFlags), width)],
     ["Examples:", ...help.examples.map(([command, meaning]) => `  # ${meaning}\n  ${command}`)],
   ]);
 }
@@ -30,17 +37,21 @@ export function formatCommandHelp(help: CommandHelp): string {
 export function formatRootHelp(
   description: string,
   commands: readonly (readonly [name: string, summary: string])[],
+  width: number,
 ): string {
   return sections([
     [`${description}.`],
     ["Usage:", `  ${PROGRAM} COMMAND [arguments] [flags]`],
-    ["Commands:", rows(commands)],
+    ["Commands:", rows(commands, width)],
     [
       "Flags:",
-      rows([
-        ["-h, --help", "help for walsync, or for a command written before it"],
-        ["-V, --version", "versions of walsync, Bun and SQLite"],
-      ]),
+      rows(
+        [
+          ["-h, --help", "help for walsync, or for a command written before it"],
+          ["-V, --version", "versions of walsync, Bun and SQLite"],
+        ],
+        width,
+      ),
     ],
     [`${PROGRAM} COMMAND --help lists a command's flags, defaults and examples.`],
   ]);
@@ -91,6 +102,10 @@ export function flagNames(name: string, def: FlagDef): string[] {
 // --- internal ---
 
 const PROGRAM = "walsync";
+/** Before a row, and between its columns. */
+const INDENT = 2;
+/** Text in narrower columns is harder to read than a line that the terminal breaks. */
+const TEXT_MIN = 30;
 
 /** Sections that have nothing below their heading are left out. */
 function sections(parts: readonly (readonly string[])[]): string {
@@ -100,11 +115,26 @@ function sections(parts: readonly (readonly string[])[]): string {
     .join("\n\n");
 }
 
-function rows(cells: readonly (readonly string[])[]): string {
-  return cells.length === 0 ? "" : table(cells).replaceAll(/^/gm, "  ");
+/** Two columns; what does not fit into the width goes on below, in the second one. */
+function rows(cells: readonly (readonly [label: string, text: string])[], width: number): string {
+  const left = Math.max(...cells.map(([label]) => label.length)) + 2 * INDENT;
+  const room = Math.max(width - left, TEXT_MIN);
+  const lines = cells.flatMap(([label, text]) => wrap(text, room).map((line, i) => [i === 0 ? label : "", line]));
+  return lines.length === 0 ? "" : table(lines).replaceAll(/^/gm, " ".repeat(INDENT));
 }
 
-function flagRows(flags: FlagTable): string[][] {
+/** Lines of at most `room` columns, broken between words. */
+function wrap(text: string, room: number): string[] {
+  const lines: string[] = [];
+  for (const word of text.split(" ")) {
+    const last = lines.at(-1);
+    if (last === undefined || last.length + 1 + word.length > room) lines.push(word);
+    else lines[lines.length - 1] = `${last} ${word}`;
+  }
+  return lines;
+}
+
+function flagRows(flags: FlagTable): [label: string, text: string][] {
   return Object.entries(flags).map(([name, def]) => [flagLabel(name, def), describeFlag(def)]);
 }
 

@@ -1,11 +1,11 @@
 /** `walsync compact`: deletes what retention does not keep; without --force it only shows what that would be. */
 import { defineWalsyncCommand } from "../cli/command.ts";
+import { requireNamesOrAll } from "../cli/names.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { compactDatabase } from "../engine/compact.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
 import { ENCRYPTION_FLAGS } from "../engine/encryption.ts";
 import { namesAt } from "../engine/list.ts";
-import { WalsyncError } from "../errors.ts";
 import { print, printJson, table } from "../log.ts";
 import { formatBytes, formatDuration } from "../quantities.ts";
 import type { Pruning } from "../upkeep/prune.ts";
@@ -39,9 +39,7 @@ export default defineWalsyncCommand({
   result: COMPACT_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { name } = positionals;
-    if ((name === undefined) !== flags.all) {
-      throw new WalsyncError("E_USAGE", "compact: expected a name or --all, found both or neither");
-    }
+    requireNamesOrAll("compact", "a name", name !== undefined, flags.all);
     if (name !== undefined) requireListedName(name);
     const { hourly, daily, weekly, monthly, pointInTime } = flags;
     const policy = requireRetention("compact", { hourly, daily, weekly, monthly, pointInTimeMs: pointInTime });
@@ -58,8 +56,9 @@ export default defineWalsyncCommand({
           delete: deletes,
           signal,
         });
-        prunings.push(pruning);
+        if (!flags.json && prunings.length > 0) print();
         if (!flags.json) printPruning(pruning, isDeleted, nowMs);
+        prunings.push(pruning);
       }
       if (flags.json) printJson({ deleted: flags.force, databases: prunings.map(toJson) });
       else if (names.length === 0) print(`${destination.url}: no databases`);

@@ -2,7 +2,7 @@
 import { accessSync, constants } from "node:fs";
 import { dirname, resolve } from "node:path";
 import { defineWalsyncCommand } from "../cli/command.ts";
-import { someNames } from "../cli/names.ts";
+import { requireNamesOrAll, someNames } from "../cli/names.ts";
 import { VERSION } from "../cli/version.ts";
 import { envLayer, resolveSettings, type SettingLayer } from "../config.ts";
 import type { ConfigFile } from "../config-file.ts";
@@ -63,9 +63,7 @@ export default defineWalsyncCommand({
     const flagsOf = (own: SettingLayer | null) => (config === null ? given : flagsWith(drillLayer(config, own)));
     const flags = flagsOf(null);
     const names = [...new Set(positionals.names)];
-    if ((names.length === 0) !== flags.all) {
-      throw new WalsyncError("E_USAGE", "drill: expected names or --all, found both or neither");
-    }
+    requireNamesOrAll("drill", "names", names.length > 0, flags.all);
     for (const name of names) requireListedName(name);
     const target = parsePointInTime(flags.pointInTime, "--point-in-time");
     if (flags.output !== undefined) requireWritable(flags.output);

@@ -1,6 +1,6 @@
 /** `walsync verify`: proves that what is at a destination can be restored. */
 import { defineWalsyncCommand } from "../cli/command.ts";
-import { someNames } from "../cli/names.ts";
+import { requireNamesOrAll, someNames } from "../cli/names.ts";
 import type { Destination } from "../destination/destination.ts";
 import { requireListedName } from "../destination/layout.ts";
 import { DESTINATION_FLAGS, destinationOf } from "../engine/destination.ts";
@@ -32,9 +32,7 @@ export default defineWalsyncCommand({
   result: VERIFY_RESULT,
   async run({ flags, positionals, env, signal }) {
     const { name } = positionals;
-    if ((name === undefined) !== flags.all) {
-      throw new WalsyncError("E_USAGE", "verify: expected a name or --all, found both or neither");
-    }
+    requireNamesOrAll("verify", "a name", name !== undefined, flags.all);
     if (name !== undefined) requireListedName(name);
     const destination = await destinationOf(flags, env, signal);
     try {
@@ -80,11 +78,15 @@ function toJson(report: VerifyReport) {
 
 function printReport(report: VerifyReport, quick: boolean): void {
   const { name, files, bytes, points, proven, findings } = report;
-  for (const { severity, key, code, message } of findings) print(`${severity} ${key} ${code}: ${message}`);
+  for (const { severity, key, code, message } of findings) {
+    // Most messages begin with the file that they are about.
+    const found = message.startsWith(`${key}: `) ? message.slice(key.length + 2) : message;
+    print(`${severity} ${key} ${code}: ${found}`);
+  }
   const extent = `${files} ${files === 1 ? "file" : "files"}, ${formatBytes(bytes)}`;
   const proof = quick
-    ? `${points} restore points, their contents not read`
-    : `${proven} of ${points} restore points proven`;
+    ? `${points} restore ${points === 1 ? "point" : "points"}, contents not read`
+    : `${proven} of ${points} restore ${points === 1 ? "point" : "points"} proven`;
   print(`${name}: ${isProven(report) ? "ok" : "NOT ok"}, ${extent}, ${proof}`);
 }
 

@@ -11,7 +11,7 @@ import { readHashes } from "../chain/manifest.ts";
 import { type ChainFile, planChain } from "../chain/plan.ts";
 import type { Destination } from "../destination/destination.ts";
 import { asDiskError } from "../durable.ts";
-import { errnoOf, VanishedError, WalsyncError } from "../errors.ts";
+import { errnoOf, LtxError, VanishedError, WalsyncError } from "../errors.ts";
 import { LtxDecoder } from "../ltx/decoder.ts";
 import type { Txid } from "../ltx/txid.ts";
 import { RestoreOutput, requireFreeOutput } from "./output.ts";
@@ -54,7 +54,7 @@ export async function restoreDatabase(
       return await restoreOnce(destination, name, output, options);
     } catch (error) {
       // Merged or pruned between the listing and the reading: another listing names what took its place.
-      if (!(error instanceof VanishedError) || attempt === ATTEMPTS) throw error;
+      if (!(error instanceof VanishedError) || attempt === ATTEMPTS) throw withHint(error);
     }
   }
 }
@@ -157,6 +157,13 @@ function requireSha256(file: ChainFile, expected: string | undefined, found: str
   throw new WalsyncError("E_INTEGRITY", `${file.key}: expected sha256 ${expected}, found ${found}`, {
     hint: "The object is damaged. Restore to a point before it, or after the next snapshot.",
   });
+}
+
+/** Of a damaged file the codec knows what is wrong, and only who restores knows what can be done. */
+function withHint(error: unknown): unknown {
+  if (!(error instanceof LtxError) || error.hint !== undefined) return error;
+  const hint = "The file is damaged. Restore to a point before it, or after the next snapshot.";
+  return new LtxError(error.message, { hint, cause: error.cause });
 }
 
 /** Lets SQLite look at the finished file. */

@@ -3,6 +3,9 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync, readFileSync } from "node:fs";
 import { resolve } from "node:path";
+import { COMMON_FLAGS } from "../../src/cli/command.ts";
+import { formatCommandHelp } from "../../src/cli/help.ts";
+import { app } from "../../src/main.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectOneError, succeed, walsync } from "./run.ts";
 
@@ -48,6 +51,31 @@ for (const command of commands) {
   });
 }
 const each = [...helps].map(([command, help]) => ({ command, ...help }));
+
+describe("in a terminal", () => {
+  const wordsOf = (text: string) => text.split(/\s+/).filter((word) => word !== "");
+
+  test.each([60, 80, 100, 200])(
+    "of %d columns no line is longer that could be broken, and no word is lost",
+    async (width) => {
+      let broken = 0;
+      for (const { load } of Object.values(app.commands)) {
+        const { table } = await load();
+        const help = { ...table.meta, ...table, commonFlags: COMMON_FLAGS };
+        const [whole, narrow] = [formatCommandHelp(help, Number.POSITIVE_INFINITY), formatCommandHelp(help, width)];
+        expect(wordsOf(narrow).sort()).toEqual(wordsOf(whole).sort());
+        // What is typed is shown as it is typed; and beside long flags a little room for text is kept.
+        const lines = narrow.split("\nExamples:")[0]!.split("\n").slice(4);
+        for (const line of lines.filter((each) => each.length > width)) {
+          const [, text = ""] = /^ {2,}(?:\S.*?)?(?: {2,})(\S.*)$/.exec(line) ?? [];
+          expect([line, text.length <= 30 || !text.includes(" ")]).toEqual([line, true]);
+        }
+        broken += narrow.split("\n").length - whole.split("\n").length;
+      }
+      expect(broken > 0).toBe(width < 150);
+    },
+  );
+});
 
 describe("the program", () => {
   test.each([[["-h"]], [["help"]], [["help", "--help"]]])("says the same for %p as for --help", async (args) => {

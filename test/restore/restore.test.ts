@@ -138,6 +138,18 @@ describe("a restore that ends early", () => {
     }
   });
 
+  // A whole database takes seconds to read back, and whoever asked it to end, a watch with its drill, waits for that.
+  test("while the written file is read back ends then, and leaves nothing", async () => {
+    const output = newOutput();
+    const stop = new AbortController();
+    observeDurableSteps((step, path) => {
+      if (step === "sync" && path.endsWith(".tmp-restore")) setImmediate(() => stop.abort());
+    });
+    const restored = restoreTo(chain, output, { kind: "newest" }, { signal: stop.signal, integrity: "none" });
+    await expect(restored.finally(() => observeDurableSteps(null))).rejects.toMatchObject({ name: "AbortError" });
+    expect(readdirSync(join(output, ".."))).toEqual([]);
+  });
+
   test("leaves nothing under the output's name when it is killed, and the next one clears what it left", async () => {
     const output = newOutput();
     const script = join(import.meta.dir, "restore-child.ts");
