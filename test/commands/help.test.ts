@@ -231,13 +231,13 @@ test.each<[string, Record<string, string>]>([
   [
     "watch",
     {
-      "snapshot-interval": "3600",
+      "snapshot-interval": "1h",
       "compact-interval": "0",
       "retain-hourly": "24",
       "retain-daily": "7",
       "retain-weekly": "12",
       "retain-monthly": "12",
-      "wal-sync-interval": "1",
+      "wal-sync-interval": "1s",
       "max-changes": "0",
       "max-interval": "0",
       "on-idle": "0",
@@ -248,7 +248,7 @@ test.each<[string, Record<string, string>]>([
     },
   ],
   ["compact", { hourly: "24", daily: "7", weekly: "12", monthly: "12" }],
-  ["replicate", { interval: "5" }],
+  ["replicate", { interval: "5s" }],
   ["list", { region: "us-east-1" }],
   ["restore", { integrity: "quick" }],
 ])("the defaults of %s are those that were promised", (command, defaults) => {
