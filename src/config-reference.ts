@@ -78,10 +78,10 @@ function scopes(): string[] {
     (section === "sync" && Object.hasOwn(OVERRIDE_KEYS, key));
   return [
     "## Settings of one database",
-    `A \`[[databases]]\` entry may have any key of \`[sync]\` of its own, and ${tables} as tables of its own. These belong to the whole process, and an entry cannot have them:`,
+    `A \`[[databases]]\` entry may have keys of \`[sync]\` of its own, and ${tables} as tables. These it cannot have: they belong to\nthe whole process.`,
     listOf((section, key) => !isOverride(section, key)),
     "## Settings that need a restart",
-    "A running watch does not take these over when it reads the file again. It says so, and they stay as they were at the start:",
+    "A running watch does not take these over when it reads the file again. It says so, and they stay as they were at the start.",
     listOf((_section, _key, { setting }) => FIXED_SETTINGS.has(setting)),
   ];
 }

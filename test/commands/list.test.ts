@@ -4,6 +4,10 @@ import { afterAll, beforeAll, beforeEach, describe, expect, test } from "bun:tes
 import { cpSync, mkdirSync, readdirSync, rmSync, statSync, truncateSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { LIST_RESULT } from "../../src/commands/results.ts";
+import type { Destination } from "../../src/destination/destination.ts";
+import { openDestination } from "../../src/destination/open.ts";
+import { listDatabases } from "../../src/engine/list.ts";
+import { DestinationError } from "../../src/errors.ts";
 import { formatBytes } from "../../src/quantities.ts";
 import { schemaFaults } from "../support/json-schema.ts";
 import { tempDir } from "../support/temp.ts";
@@ -249,6 +253,57 @@ describe("a destination with damage", () => {
     const { databases } = await listedDamaged();
     expect(databases[0]).toMatchObject({ name: "app", oldest: null, newest: null, error: { code: "E_INTEGRITY" } });
     expect(databases.slice(1)).toEqual(before);
+  });
+});
+
+describe("of very many databases", () => {
+  const many = join(dir, "many");
+  const names = Array.from({ length: 40 }, (_, i) => `db${i}`);
+
+  beforeAll(() => {
+    for (const name of names) cpSync(join(bucket, "app"), join(many, name), { recursive: true });
+  });
+
+  /** What is listed where `read` is asked for every file. */
+  async function listThrough(read: (key: string) => Promise<void>) {
+    const inner = await openDestination(many);
+    const destination: Destination = {
+      url: inner.url,
+      capabilities: inner.capabilities,
+      prepare: () => inner.prepare(),
+      list: (prefix, options) => inner.list(prefix, options),
+      listFolders: (prefix, options) => inner.listFolders(prefix, options),
+      head: (key, options) => inner.head(key, options),
+      write: (...args) => inner.write(...args),
+      remove: (...args) => inner.remove(...args),
+      close: () => inner.close(),
+      read: async (key, options) => {
+        await read(key);
+        return await inner.read(key, options);
+      },
+    };
+    return await listDatabases(destination, new AbortController().signal);
+  }
+
+  test("a few are looked at at a time, and each has its line, by name", async () => {
+    let underWay = 0;
+    let most = 0;
+    const found = await listThrough(async () => {
+      most = Math.max(most, ++underWay);
+      await Bun.sleep(1);
+      underWay--;
+    });
+    expect(found.map(({ name }) => name)).toEqual(names.toSorted());
+    expect(found.every(({ fault, oldestMs, newestMs }) => fault === null && oldestMs! < newestMs!)).toBe(true);
+    expect(most).toBeGreaterThan(1);
+    expect(most).toBeLessThanOrEqual(8);
+  });
+
+  test("a destination that gives no answer is no damage of one of them: there is no list", async () => {
+    const listing = listThrough(async (key) => {
+      if (key.startsWith("db7/")) throw new DestinationError("no answer", { retryable: true });
+    });
+    await expect(listing).rejects.toMatchObject({ code: "E_UNREACHABLE" });
   });
 });
 
