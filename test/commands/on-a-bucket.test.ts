@@ -38,6 +38,7 @@ describe("the validator", () => {
     bytes: 9,
     oldest: null,
     newest: "2026-05-01T12:00:00.000Z",
+    error: null,
   };
   test("passes what is right", () => {
     expect(schemaFaults(schema, { databases: [row, { ...row, txid: "18446744073709551615" }] })).toEqual([]);
@@ -49,7 +50,7 @@ describe("the validator", () => {
     ["a number below its least", { databases: [{ ...row, snapshots: -1 }] }],
     ["half a file", { databases: [{ ...row, increments: 0.5 }] }],
     ["a word that is none of the choices", { databases: [{ ...row, layout: "tar" }] }],
-    ["null where there is always a value", { databases: [{ ...row, newest: null }] }],
+    ["null where there is always a value", { databases: [{ ...row, txid: null }] }],
     ["a time that is none", { databases: [{ ...row, newest: "yesterday" }] }],
     ["no list", { databases: null }],
   ])("finds %s", (_law, value) => {
