@@ -219,7 +219,7 @@ describe("an error", () => {
 
   test.each<[ranges: string, target: bigint, hint: string]>([
     ["1-2 3-7", 4n, "txid:2 and txid:7"],
-    ["1-2 3-7", 9n, "The nearest are txid:7."],
+    ["1-2 3-7", 9n, "The nearest is txid:7."],
     ["1-6 1-8", 2n, "txid:6"],
   ])("tells what is nearest: %s, asked for %p", (ranges, goal, hint) => {
     const plan = () => planChain("app", parsed(ranges), goal);
