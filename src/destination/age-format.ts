@@ -30,6 +30,11 @@ export function plainSize(storedBytes: number): number {
   return Math.max(0, payload - chunks * TAG_BYTES);
 }
 
+/** Size of the object of a file. */
+export function storedSize(plainBytes: number): number {
+  return PAYLOAD_OFFSET + plainBytes + chunkCount(plainBytes) * TAG_BYTES;
+}
+
 /** Where in the object a chunk begins. */
 export function chunkOffset(index: number): number {
   return PAYLOAD_OFFSET + index * (CHUNK_BYTES + TAG_BYTES);

@@ -34,10 +34,22 @@ export interface ObjectBody extends ObjectHead {
 }
 
 /**
- * What to upload. A file is read in bounded parts, and may be read again after a failed part; one that has not exactly
- * `sizeBytes` is a `WalsyncError` E_DISK, and nothing is written.
+ * What to upload. A file is read in bounded parts; one that has not exactly `sizeBytes` is a `WalsyncError` E_DISK, and nothing
+ * is written.
  */
-export type WriteSource = { kind: "bytes"; bytes: Uint8Array } | { kind: "file"; path: string; sizeBytes: number };
+export type WriteSource =
+  | { kind: "bytes"; bytes: Uint8Array }
+  | { kind: "file"; path: string; sizeBytes: number }
+  /** Bytes that are made as they are sent. `open` begins anew, for another try of the whole, and may give other bytes then. */
+  | { kind: "stream"; sizeBytes: number; open(): Promise<SourceStream> };
+
+/** The bytes of a source, from the first to the last, once. */
+export interface SourceStream {
+  readonly sizeBytes: number;
+  /** Fills all of `buffer` with the bytes that come next. One call at a time, and no more than there are. */
+  read(buffer: Buffer): Promise<void>;
+  close(): Promise<void>;
+}
 
 export interface WriteOptions {
   metadata?: Record<string, string>;

@@ -37,7 +37,7 @@ import {
   writeAtomically,
 } from "./directory-files.ts";
 import { compareKeys, isOwnFileName, requireKey, requirePrefix } from "./keys.ts";
-import { SourceFile } from "./source.ts";
+import { openSource } from "./source.ts";
 
 const openFd = promisify(openCallback) as (path: string, flags: number) => Promise<number>;
 const fstatFd = promisify(fstat) as (fd: number) => Promise<Stats>;
@@ -364,13 +364,13 @@ async function copyInto(file: FileHandle, source: WriteSource, options: WriteOpt
     options.onProgress?.(source.bytes.length);
     return;
   }
-  const from = await SourceFile.open(source.path, source.sizeBytes);
+  const from = await openSource(source);
   try {
     const buffer = Buffer.allocUnsafeSlow(Math.min(CHUNK_SIZE, from.sizeBytes));
     for (let position = 0; position < from.sizeBytes; ) {
       options.signal?.throwIfAborted();
       const chunk = buffer.subarray(0, Math.min(buffer.length, from.sizeBytes - position));
-      await from.read(chunk, position);
+      await from.read(chunk);
       await writeFully(file, chunk);
       position += chunk.length;
       options.onProgress?.(position);

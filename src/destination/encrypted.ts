@@ -1,13 +1,11 @@
 /**
  * A wrapper that keeps the `Destination` contract and encrypts LTX files on their way: what lies there are age files, with what
- * is kept with each in its header. Outermost, so that whatever is tried again is the same bytes. Import this module
- * dynamically: nobody else pays for the cryptography.
+ * is kept with each in its header. Outermost, so that what is encrypted in memory is encrypted once, however often it is tried.
+ * Import this module dynamically: nobody else pays for the cryptography.
  *
  * Keys, times and the manifest stay as they are. Sizes are those of the files, not of the objects.
  */
-import { closeSync, rmSync } from "node:fs";
 import { MiB } from "../bytes.ts";
-import { asDiskError, openTempFile, writeFully } from "../durable.ts";
 import { DestinationError, messageOf, WalsyncError } from "../errors.ts";
 import {
   CHUNK_BYTES,
@@ -17,11 +15,12 @@ import {
   PAYLOAD_OFFSET,
   parseHeader,
   plainSize,
+  storedSize,
   TAG_BYTES,
 } from "./age-format.ts";
 import { type AgeKeys, type KeyPlaces, readKeys } from "./age-keys.ts";
 import { ChunkOpener, NoIdentityFits } from "./age-open.ts";
-import { sealBytes, sealFile } from "./age-seal.ts";
+import { SealedStream, sealBytes } from "./age-seal.ts";
 import { ChunkReader } from "./chunk-reader.ts";
 import { readOnce, resolveRange } from "./chunks.ts";
 import type {
@@ -32,13 +31,14 @@ import type {
   ObjectHead,
   ObjectInfo,
   ReadOptions,
+  SourceStream,
   WriteOptions,
   WriteResult,
   WriteSource,
 } from "./destination.ts";
 import { parseKey } from "./layout.ts";
 import { Gate } from "./limit.ts";
-import { SourceFile } from "./source.ts";
+import { openSource } from "./source.ts";
 
 /** The same destination with its LTX files encrypted. Throws E_CONFIG for keys that are none. */
 export function encrypted(destination: Destination, places: KeyPlaces): Destination {
@@ -56,7 +56,6 @@ export class EncryptedDestination implements Destination {
   readonly #keys: AgeKeys;
   readonly #isEncrypted: (key: string) => boolean;
   readonly #inMemory = new Gate(MAX_IN_MEMORY);
-  readonly #onDisk = new Gate(MAX_ON_DISK);
 
   constructor(stored: Destination, keys: AgeKeys, isEncrypted: (key: string) => boolean) {
     this.stored = stored;
@@ -124,14 +123,14 @@ export class EncryptedDestination implements Destination {
     }
   }
 
-  /** `metadata` is kept in the header, in the clear. A bucket keeps the sha256 of the object beside it. */
+  /** `metadata` is kept in the header, in the clear. A bucket keeps the sha256 of the object beside it, if that is small. */
   async write(key: string, source: WriteSource, options: WriteOptions = {}): Promise<WriteResult> {
     if (!this.#isEncrypted(key)) return await this.stored.write(key, source, options);
-    const isInMemory = source.kind === "bytes" || source.sizeBytes <= IN_MEMORY_BYTES;
+    if (source.kind !== "bytes" && source.sizeBytes > IN_MEMORY_BYTES) {
+      return await this.#writeStream(key, source, options);
+    }
     // Before anything is read: what waits for its turn, or is tried again, must not grow with the number of databases.
-    return isInMemory
-      ? await this.#inMemory.run(() => this.#writeBytes(key, source, options), options.signal)
-      : await this.#onDisk.run(() => this.#writeFile(key, source, options), options.signal);
+    return await this.#inMemory.run(() => this.#writeBytes(key, source, options), options.signal);
   }
 
   remove(keys: readonly string[], options: Parameters<Destination["remove"]>[1] = {}) {
@@ -145,20 +144,21 @@ export class EncryptedDestination implements Destination {
   // --- internal ---
 
   async #writeBytes(key: string, source: WriteSource, options: WriteOptions): Promise<WriteResult> {
-    const sealedBytes = await this.#seal(source, options);
-    const sha256 = new Bun.CryptoHasher("sha256").update(sealedBytes).digest("hex");
-    const plainBytes = source.kind === "bytes" ? source.bytes.length : source.sizeBytes;
-    return await this.#writeSealed(key, { kind: "bytes", bytes: sealedBytes }, plainBytes, sha256, options);
+    const bytes = await this.#seal(source, options);
+    const sha256 = new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+    const metadata = this.stored.capabilities.metadata ? { metadata: { sha256 } } : {};
+    const result = await this.stored.write(key, { kind: "bytes", bytes }, { ...storedOptions(options), ...metadata });
+    return withStoredSha256(result, sha256);
   }
 
   /** On its own, so that the bytes of a file are let go of before they are sent. */
   async #seal(source: WriteSource, { metadata = {} }: WriteOptions): Promise<Uint8Array> {
     const recipients = this.#requireRecipients();
     if (source.kind === "bytes") return await sealBytes(source.bytes, recipients, metadata);
-    const file = await SourceFile.open(source.path, source.sizeBytes);
+    const file = await openSource(source);
     const bytes = Buffer.allocUnsafeSlow(source.sizeBytes);
     try {
-      await file.read(bytes, 0);
+      await file.read(bytes);
     } finally {
       await file.close();
     }
@@ -166,53 +166,20 @@ export class EncryptedDestination implements Destination {
   }
 
   /**
-   * By way of a file beside the source: parts of an upload are sent again, and must be the same bytes then. A crash leaves it to
-   * whoever owns the folder, as a temporary file.
+   * Encrypted as it is sent, and anew for each try: needs neither room on the disk nor memory for the whole. The sha256 is known
+   * only in the end, too late to be kept beside the object.
    */
-  async #writeFile(
-    key: string,
-    { path, sizeBytes }: WriteSource & { kind: "file" },
-    options: WriteOptions,
-  ): Promise<WriteResult> {
-    const temp = `${path}.tmp.age`;
-    try {
-      const hasher = new Bun.CryptoHasher("sha256");
-      let sealedBytes = 0;
-      const fd = openTempFile(temp);
-      try {
-        for await (const chunk of sealFile(path, sizeBytes, this.#requireRecipients(), options.metadata ?? {})) {
-          options.signal?.throwIfAborted();
-          hasher.update(chunk);
-          writeFully(fd, chunk);
-          sealedBytes += chunk.length;
-        }
-      } catch (error) {
-        throw options.signal?.aborted ? error : asDiskError(temp, error);
-      } finally {
-        closeSync(fd);
-      }
-      const sealedSource = { kind: "file", path: temp, sizeBytes: sealedBytes } as const;
-      return await this.#writeSealed(key, sealedSource, sizeBytes, hasher.digest("hex"), options);
-    } finally {
-      rmSync(temp, { force: true });
-    }
-  }
-
-  async #writeSealed(
-    key: string,
-    source: WriteSource,
-    plainBytes: number,
-    sha256: string,
-    options: WriteOptions,
-  ): Promise<WriteResult> {
-    const { metadata: _, onProgress, ...others } = options;
-    const sealedBytes = source.kind === "bytes" ? source.bytes.length : source.sizeBytes;
-    const result = await this.stored.write(key, source, {
-      ...others,
-      ...(this.stored.capabilities.metadata && { metadata: { sha256 } }),
-      ...(onProgress && { onProgress: (sent) => onProgress(Math.floor((plainBytes * sent) / sealedBytes)) }),
-    });
-    return result.kind === "written" ? { ...result, storedSha256: sha256 } : result;
+  async #writeStream(key: string, source: StreamedSource, options: WriteOptions): Promise<WriteResult> {
+    const recipients = this.#requireRecipients();
+    let hasher = new Bun.CryptoHasher("sha256");
+    const open = async (): Promise<SourceStream> => {
+      const plain = await openSource(source);
+      hasher = new Bun.CryptoHasher("sha256");
+      return new SealedStream(plain, recipients, options.metadata ?? {}, hasher);
+    };
+    const sealed = { kind: "stream", sizeBytes: storedSize(source.sizeBytes), open } as const;
+    const result = await this.stored.write(key, sealed, storedOptions(options));
+    return withStoredSha256(result, hasher.digest("hex"));
   }
 
   #requireRecipients(): readonly string[] {
@@ -334,12 +301,22 @@ export class EncryptedDestination implements Destination {
   }
 }
 
-/** Larger files are encrypted by way of a temporary one. */
+/** Larger files are encrypted as they are sent. */
 const IN_MEMORY_BYTES = MiB;
 
-/** Writes at once of files that are encrypted in memory, and of larger ones, each of which has a copy on disk meanwhile. */
+/** Writes at once of files that are encrypted in memory. */
 const MAX_IN_MEMORY = 4;
-const MAX_ON_DISK = 2;
+
+type StreamedSource = Exclude<WriteSource, { kind: "bytes" }>;
+
+/** What the destination is told: nothing of the metadata, which is in the header, and how much of the object was sent. */
+function storedOptions({ metadata: _, onProgress, ...others }: WriteOptions): WriteOptions {
+  return { ...others, ...(onProgress && { onProgress: (sent) => onProgress(plainSize(sent)) }) };
+}
+
+function withStoredSha256(result: WriteResult, storedSha256: string): WriteResult {
+  return result.kind === "written" ? { ...result, storedSha256 } : result;
+}
 
 function withPlainSize<T extends ObjectInfo>(info: T): T {
   return { ...info, sizeBytes: plainSize(info.sizeBytes) };

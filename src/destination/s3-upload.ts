@@ -19,12 +19,12 @@ import { assert } from "../assert.ts";
 import { KiB, MiB } from "../bytes.ts";
 import { DestinationError } from "../errors.ts";
 import { BufferPool } from "./buffer-pool.ts";
-import type { WriteOptions, WriteResult, WriteSource } from "./destination.ts";
-import { inParallel } from "./limit.ts";
+import type { SourceStream, WriteOptions, WriteResult, WriteSource } from "./destination.ts";
+import { Gate, inParallel } from "./limit.ts";
 import { type RetryOptions, retrying, sleep } from "./retry.ts";
 import { failureParts } from "./s3-errors.ts";
 import type { S3Requests } from "./s3-requests.ts";
-import { readSmallFile, SourceFile } from "./source.ts";
+import { openSource, readSmallFile } from "./source.ts";
 
 /** Whether there is an object of this name. */
 export type ExistsCheck = (key: string, signal: AbortSignal | undefined) => Promise<boolean>;
@@ -47,17 +47,19 @@ export class S3Uploader {
       assert(/^[a-z0-9-]+$/.test(name) && /^[\x20-\x7e]*$/.test(value), "metadata is plain ASCII, names in lower case");
     }
     if (source.kind === "bytes") return await this.#put(key, source.bytes, options);
-    const { path, sizeBytes } = source;
-    if (sizeBytes <= READ_AT_ONCE_MAX) return await this.#put(key, readSmallFile(path, sizeBytes), options);
-    const file = await SourceFile.open(path, sizeBytes);
+    const { kind, sizeBytes } = source;
+    if (kind === "file" && sizeBytes <= READ_AT_ONCE_MAX) {
+      return await this.#put(key, readSmallFile(source.path, sizeBytes), options);
+    }
+    const stream = await openSource(source);
     try {
-      if (file.sizeBytes > PARTS_ABOVE) return await this.#putInParts(key, file, options);
-      return await this.#buffers.use(file.sizeBytes, options.signal, async (buffer) => {
-        await file.read(buffer, 0);
+      if (sizeBytes > PARTS_ABOVE) return await this.#putInParts(key, stream, options);
+      return await this.#buffers.use(sizeBytes, options.signal, async (buffer) => {
+        await stream.read(buffer);
         return await this.#put(key, buffer, options);
       });
     } finally {
-      await file.close();
+      await stream.close();
     }
   }
 
@@ -78,14 +80,14 @@ export class S3Uploader {
     return result;
   }
 
-  async #putInParts(key: string, file: SourceFile, options: WriteOptions): Promise<WriteResult> {
+  async #putInParts(key: string, stream: SourceStream, options: WriteOptions): Promise<WriteResult> {
     const { condition, signal } = options;
     // Looking first spares the upload; the condition on the last request decides.
     if (condition === "absent" && (await this.#exists(key, signal))) return { kind: "refused" };
     const upload = await this.#begin(key, options);
     let isComplete = false;
     try {
-      const parts = await this.#sendParts(upload, file, options);
+      const parts = await this.#sendParts(upload, stream, options);
       const result = await this.#complete(upload, parts, options);
       isComplete = result.kind === "written";
       return result;
@@ -107,18 +109,25 @@ export class S3Uploader {
     return { key, parameters: { ...this.#requests.at(key), UploadId: output.UploadId } };
   }
 
-  async #sendParts(upload: Upload, file: SourceFile, options: WriteOptions): Promise<Part[]> {
-    const partSize = partSizeOf(file.sizeBytes);
-    const parts: Part[] = new Array(Math.ceil(file.sizeBytes / partSize));
+  async #sendParts(upload: Upload, stream: SourceStream, options: WriteOptions): Promise<Part[]> {
+    const { sizeBytes } = stream;
+    const partSize = partSizeOf(sizeBytes);
+    const parts: Part[] = new Array(Math.ceil(sizeBytes / partSize));
+    const turns = new Gate(1);
+    let next = 0;
     let sentBytes = 0;
-    await inParallel(PARTS_IN_FLIGHT, parts.length, options.signal, async (index, signal) => {
-      const offset = index * partSize;
-      const size = Math.min(partSize, file.sizeBytes - offset);
-      await this.#buffers.use(size, signal, async (buffer) => {
-        await file.read(buffer, offset);
-        parts[index] = await this.#sendPart(upload, index + 1, parts.length, buffer, signal);
+    await inParallel(PARTS_IN_FLIGHT, parts.length, options.signal, async (_, signal) => {
+      await this.#buffers.use(partSize, signal, async (buffer) => {
+        // Numbered as they are read: whoever has a buffer first reads what comes next.
+        const { index, bytes } = await turns.run(async () => {
+          const index = next++;
+          const bytes = buffer.subarray(0, Math.min(partSize, sizeBytes - index * partSize));
+          await stream.read(bytes);
+          return { index, bytes };
+        }, signal);
+        parts[index] = await this.#sendPart(upload, index + 1, parts.length, bytes, signal);
+        sentBytes += bytes.length;
       });
-      sentBytes += size;
       options.onProgress?.(sentBytes);
     });
     return parts;

@@ -5,11 +5,18 @@
 import { constants, readFileSync } from "node:fs";
 import { type FileHandle, open } from "node:fs/promises";
 import { messageOf, WalsyncError } from "../errors.ts";
+import type { SourceStream, WriteSource } from "./destination.ts";
 
-export class SourceFile {
+/** Opens a source whose bytes are not in memory. Throws as `SourceFile.open` does. */
+export function openSource(source: Exclude<WriteSource, { kind: "bytes" }>): Promise<SourceStream> {
+  return source.kind === "file" ? SourceFile.open(source.path, source.sizeBytes) : source.open();
+}
+
+export class SourceFile implements SourceStream {
   readonly path: string;
   readonly sizeBytes: number;
   readonly #file: FileHandle;
+  #position = 0;
 
   private constructor(path: string, sizeBytes: number, file: FileHandle) {
     this.path = path;
@@ -30,14 +37,14 @@ export class SourceFile {
     }
   }
 
-  /** Fills all of `buffer` with the bytes from `offset` on. */
-  async read(buffer: Buffer, offset: number): Promise<void> {
+  async read(buffer: Buffer): Promise<void> {
     for (let filled = 0; filled < buffer.length; ) {
       const { bytesRead } = await reading(this.path, () =>
-        this.#file.read(buffer, filled, buffer.length - filled, offset + filled),
+        this.#file.read(buffer, filled, buffer.length - filled, this.#position),
       );
-      if (bytesRead === 0) throw wrongSize(this.path, this.sizeBytes, offset + filled);
+      if (bytesRead === 0) throw wrongSize(this.path, this.sizeBytes, this.#position);
       filled += bytesRead;
+      this.#position += bytesRead;
     }
   }
 

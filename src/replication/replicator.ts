@@ -460,15 +460,17 @@ export class Replicator {
 
   /**
    * A full or failing local disk: the pin keeps the frames, so everything stays as it is and is tried again. Anything
-   * else: let go of the database and open it again later. Returns when.
+   * else, or if nobody has the patience: let go of the database and open it again later. Returns when.
    */
   #handle(error: unknown, nowMs: number): number {
     const fault = asFault(this.path, error);
     if (fault.code === "E_DISK" && this.#phase.kind === "live" && this.#open !== null) {
       if (this.#open.state.isGone()) return this.#beginAnew(new OutboxDamage(messageOf(fault), { cause: fault }));
-      this.#pausedBy = messageOf(fault);
-      this.#faults.report("capture pauses", fault);
-      return this.#open.pauseCaptures(nowMs);
+      if (this.#setup.patience === "endless") {
+        this.#pausedBy = messageOf(fault);
+        this.#faults.report("capture pauses", fault);
+        return this.#open.pauseCaptures(nowMs);
+      }
     }
     this.#failure = fault;
     this.#isAwaited = !this.#wasOpen && isNotYetMade(this.path);

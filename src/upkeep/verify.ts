@@ -98,12 +98,9 @@ async function walkChain(
   options: VerifyOptions,
 ): Promise<ChainWalk> {
   const entries = new Map(manifest?.files.map((entry) => [`${folderOf(chain.name)}${entry.key}`, entry]));
-  const stored = destination.stored ?? destination;
   const { encryption } = destination.capabilities;
   const walk = new ChainWalk(chain, entries, encryption);
-  const expected: ExpectedSha256 = stored.capabilities.metadata
-    ? (_, metadata) => metadata.sha256
-    : (file) => entries.get(file.key)?.sha256;
+  const expected: ExpectedSha256 = (file, metadata) => metadata.sha256 ?? entries.get(file.key)?.sha256;
   if (encryption === "sealed") await walkSealed(destination, walk, expected, options);
   else {
     // Of an encrypted file what is compared is the object, which nobody sees who reads the file.

@@ -5,7 +5,11 @@ import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { createHash } from "node:crypto";
 import { mkdirSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
+import { DirectoryDestination } from "../../src/destination/directory.ts";
 import { openDestination } from "../../src/destination/open.ts";
+import { nameOf, requireOneSource, takeSnapshot } from "../../src/engine/snapshot.ts";
+import { WalsyncError } from "../../src/errors.ts";
+import { rejection } from "../conformance/helpers.ts";
 import { compiledBinary } from "../support/binary.ts";
 import { contentOf, differingPages, tablesOf } from "../support/databases.ts";
 import { copyDatabase, SqliteProcess } from "../support/sqlite-process.ts";
@@ -290,5 +294,23 @@ test("the litestream layout has the snapshot twice, and nothing beside it", asyn
   const file = "0000000000000001-0000000000000001.ltx";
   const found = Object.keys(treeOf(join(folder, "bucket", "app")));
   expect(found.sort()).toEqual(["ltx", "ltx/0", `ltx/0/${file}`, "ltx/9", `ltx/9/${file}`]);
+  await expectRestorable(folder);
+});
+
+test("a fault of this host's disk while it is sent is what the command ends with, not that time ran out", async () => {
+  const folder = await makePlace();
+  const fault = new WalsyncError("E_DISK", "outbox/1.ltx: expected a file that can be read, found EIO");
+  const destination = new (class extends DirectoryDestination {
+    override async write(...args: Parameters<DirectoryDestination["write"]>) {
+      if (args[0].endsWith(".ltx")) throw fault;
+      return await super.write(...args);
+    }
+  })(join(folder, "bucket"));
+  const database = nameOf(requireOneSource(join(folder, "app.db")), destination.url, undefined);
+  const options = { layout: "walsync", stateDir: undefined, enableWal: false } as const;
+  const { signal } = new AbortController();
+  expect(await rejection(takeSnapshot(destination, database, { ...options, env: {}, signal }))).toBe(fault);
+  // Nothing is lost: the next run ships it.
+  await snapshot(folder);
   await expectRestorable(folder);
 });

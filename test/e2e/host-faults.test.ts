@@ -4,6 +4,7 @@ import { Database } from "bun:sqlite";
 import { afterAll, beforeAll, describe, expect, test } from "bun:test";
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { makeKeys } from "../encryption/make.ts";
 import { compiledBinary, runBinary } from "../support/binary.ts";
 import { ownChildren, textOf } from "../support/children.ts";
 import { contentOf, differingPages } from "../support/databases.ts";
@@ -154,6 +155,34 @@ describe.skipIf(!canMount)("a disk", () => {
     expect(log()).toMatch(/E_DISK .*ENOSPC/);
     expect(log()).toMatch(/hint: .*disk is full/i);
     expect(readFileSync(join(place.folder, "left"), "utf8")).toBe("");
+  }, 30_000);
+
+  test("that holds what waits, and not a second copy: it is encrypted all the same, by a snapshot and by a watch", async () => {
+    const place = makePlace();
+    const keys = await makeKeys(join(place.folder, "key.txt"));
+    insert(place, 5 * MiB);
+    const state = ["--state-dir", join(place.folder, "disk", "state"), "--recipient", keys.recipient];
+    const once = start(withDisk(place.folder, "8m", "snapshot", place.path, "-b", place.bucket, ...state));
+    expect([await once.child.exited, once.log()]).toEqual([0, expect.not.stringContaining("E_")]);
+    rmSync(place.bucket, { recursive: true });
+    const args = ["watch", place.path, "-b", place.bucket, ...state, "--no-metrics", "--wal-sync-interval", "0.1"];
+    const started = start(withDisk(place.folder, "8m", ...args));
+    await until(() => started.log().includes("snapshot shipped"), started.log);
+    insert(place, 5 * MiB);
+    await until(() => objectsOf(place).length > 1, started.log);
+    await stop(place, started);
+    expect(started.log()).not.toContain("E_DISK");
+    await expectRestored(place, {}, "--identity", keys.identityFile);
+  }, 30_000);
+
+  test("that is full where a snapshot waits to be encrypted and sent: the file, and what to do", async () => {
+    const place = makePlace();
+    const keys = await makeKeys(join(place.folder, "key.txt"));
+    insert(place, 8 * MiB);
+    const state = ["--state-dir", join(place.folder, "disk", "state"), "--recipient", keys.recipient];
+    const { child, log } = start(withDisk(place.folder, "2m", "snapshot", place.path, "-b", place.bucket, ...state));
+    expect(await child.exited).toBe(7);
+    expect(log()).toMatch(/E_DISK .*outbox.*ENOSPC.*\n.*hint: .*disk is full/i);
   }, 30_000);
 
   test("that is read-only: each command says so, and no state is made", async () => {

@@ -3,7 +3,7 @@
 import { describe, expect, test } from "bun:test";
 import { spawnSync } from "node:child_process";
 import { randomBytes } from "node:crypto";
-import { readdirSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
 import {
@@ -239,22 +239,4 @@ describe("keys", () => {
     const reading = (async () => readKeys({ ...places, recipients: many.map(({ recipient }) => recipient) }))();
     expect(await rejection(reading)).toMatchObject({ code: "E_CONFIG" });
   });
-});
-
-test("a file that is larger than memory should hold goes by way of a temporary one, which is gone whatever happens", async () => {
-  const { destination } = makePlace();
-  const sources = tempDir();
-  const path = join(sources, "large.ltx");
-  writeFileSync(path, randomBytes(3 * 1024 * 1024));
-  const source = { kind: "file", path, sizeBytes: 3 * 1024 * 1024 } as const;
-  const seen = new Set<string>();
-  const onProgress = () => readdirSync(sources).forEach((name) => void seen.add(name));
-  await destination.write("large", source, { onProgress });
-  expect([...seen].sort()).toEqual(["large.ltx", "large.ltx.tmp.age"]);
-  expect(await rejection(destination.write("more", { ...source, sizeBytes: source.sizeBytes + 1 }))).toMatchObject({
-    code: "E_DISK",
-  });
-  const stop = AbortSignal.abort(new Error("stop"));
-  expect(await rejection(destination.write("stopped", source, { signal: stop }))).toMatchObject({ message: "stop" });
-  expect(readdirSync(sources)).toEqual(["large.ltx"]);
 });

@@ -139,6 +139,7 @@ export class Bucket {
     const present = this.objects.get(key);
     if (condition === "absent" && present !== undefined) return { kind: "refused" };
     if (typeof condition === "object" && present?.etag !== condition.etag) return { kind: "refused" };
+    if (source.kind === "stream") throw new Error("expected a source that is not encrypted, found a stream");
     const bytes = source.kind === "bytes" ? Buffer.from(source.bytes) : readFileSync(source.path);
     const etag = String(++this.#etags);
     this.objects.set(key, { bytes, etag, metadata, modifiedMs: Date.now() });
