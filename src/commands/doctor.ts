@@ -2,6 +2,7 @@
 import { defineWalsyncCommand } from "../cli/command.ts";
 import type { CheckResult } from "../doctor/check.ts";
 import { DESTINATION_FLAGS, destinationSettings } from "../engine/destination.ts";
+import { ENCRYPTION_FLAGS, keyPlacesOf } from "../engine/encryption.ts";
 import { STATE_FLAGS } from "../engine/watch-settings.ts";
 import { WalsyncError } from "../errors.ts";
 import { print, printJson, table } from "../log.ts";
@@ -17,11 +18,13 @@ export default defineWalsyncCommand({
   flags: {
     bucket: { type: "string", short: "b", placeholder: "URL", description: bucket.description },
     ...PLACE_FLAGS,
+    ...ENCRYPTION_FLAGS,
     ...STATE_FLAGS,
     json: { type: "boolean", description: "print the result as JSON" },
   },
   examples: [
     ["walsync doctor app.db -b s3://backups/prod", "Whether this database can be replicated to this bucket"],
+    ["walsync doctor -b s3://backups/prod --recipient age1...", "And whether it can be encrypted"],
     ["walsync doctor --json", "What walsync.toml names, or the host alone; for scripts"],
   ],
   result: DOCTOR_RESULT,
@@ -36,7 +39,8 @@ export default defineWalsyncCommand({
       enableWal: (layer === null ? flags : flagsWith(layer)).enableWal,
     }));
     const settings = destinationSettings(flags, env);
-    const { results, code } = await examine({ databases, bucket: flags.bucket ?? null, settings }, signal);
+    const patient = { databases, bucket: flags.bucket ?? null, settings, keys: keyPlacesOf(flags) };
+    const { results, code } = await examine(patient, signal);
     if (flags.json) printJson({ checks: results });
     else printResults(results);
     if (code === null) return;

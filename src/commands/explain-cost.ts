@@ -1,7 +1,7 @@
 /** What a month of watching costs in requests: for two rhythms that anybody can picture, and for what a running watch measures. */
 import { resolve } from "node:path";
 import { runningWatches, type WatchReport } from "../control.ts";
-import { replicationPolicyOf, type WatchSettings } from "../engine/watch-settings.ts";
+import type { DatabasePlan } from "../engine/watch-plan.ts";
 import { WalsyncError } from "../errors.ts";
 
 export interface MonthlyCost {
@@ -28,16 +28,16 @@ export interface CostEstimates {
 
 interface CostedDatabase {
   path: string;
-  settings: WatchSettings;
+  plan: Pick<DatabasePlan, "replication" | "care">;
 }
 
-/** Without databases the two rhythms are for one with `settings`. */
+/** Without databases the two rhythms are for one with the plan `defaults`. */
 export async function estimateCosts(
   databases: readonly CostedDatabase[],
-  settings: WatchSettings,
+  defaults: CostedDatabase["plan"],
   env: Readonly<Record<string, string | undefined>>,
 ): Promise<CostEstimates> {
-  const all = databases.length > 0 ? databases : [{ path: "", settings }];
+  const all = databases.length > 0 ? databases : [{ path: "", plan: defaults }];
   const measured: { database: CostedDatabase; rhythm: Rhythm }[] = [];
   for (const rhythm of rhythmsOf(await watchesThatAnswer(env), Date.now())) {
     const database = databases.find(({ path }) => resolve(path) === rhythm.path);
@@ -97,8 +97,10 @@ async function costOf(all: readonly { database: CostedDatabase; everyMs: number 
   for (const { database, everyMs } of all) {
     // An idle database asks for nothing.
     if (!Number.isFinite(everyMs)) continue;
-    const { syncIntervalMs, snapshot } = replicationPolicyOf(database.settings);
-    const policy = { syncIntervalMs, snapshotIntervalMs: snapshot.intervalMs, mergeWindowsMs: database.settings.merge };
+    const { replication, care } = database.plan;
+    const { syncIntervalMs, snapshot } = replication;
+    const mergeWindowsMs = care.merge?.windowsMs ?? [];
+    const policy = { syncIntervalMs, snapshotIntervalMs: snapshot.intervalMs, mergeWindowsMs };
     const { writes, reads, dollars } = estimateRequests(policy, everyMs);
     total.writes += writes;
     total.reads += reads;

@@ -1,11 +1,12 @@
 /** `walsync explain`: what watch would do with this configuration, what that costs, and what is risky about it. */
 import { statSync } from "node:fs";
 import { defineWalsyncCommand } from "../cli/command.ts";
-import { camelCase } from "../config.ts";
+import { camelCase, type SettingLayer } from "../config.ts";
 import { configSchema } from "../config-reference.ts";
-import { isSealed } from "../engine/encryption.ts";
-import type { WatchedDatabase } from "../engine/watch-databases.ts";
-import { carePolicyOf, WATCH_FLAGS, type WatchSettings } from "../engine/watch-settings.ts";
+import { keysOf } from "../engine/encryption.ts";
+import type { DrillPlan } from "../engine/watch-drills.ts";
+import type { DatabasePlan, PlannedDatabase } from "../engine/watch-plan.ts";
+import { WATCH_FLAGS, type WatchSettings } from "../engine/watch-settings.ts";
 import { print, printJson, redact, table } from "../log.ts";
 import { formatBytes, formatDuration } from "../quantities.ts";
 import { hostOf } from "../replication/webhook.ts";
@@ -42,27 +43,32 @@ export default defineWalsyncCommand({
       print(JSON.stringify(configSchema(WATCH_FLAGS), null, 2));
       return;
     }
-    const { namedSelections, requireDatabases } = await import("../engine/watch-databases.ts");
+    const { WatchPlan } = await import("../engine/watch-plan.ts");
     const { keptName, stateFolderOf } = await import("../replication/local-state.ts");
     const settings: WatchSettings = { ...flags, bucket: flags.bucket ?? "" };
-    carePolicyOf(settings);
+    const ownSettings = (layer: SettingLayer): WatchSettings => ({ ...flagsWith(layer), bucket: settings.bucket });
+    const plan = new WatchPlan(positionals.databases, {
+      flags: settings,
+      config,
+      flagsWith: ownSettings,
+      mayNameNone: true,
+    });
     alertPolicyOf(settings);
     if (flags.exec !== undefined) parseCommand(flags.exec, origins.exec);
     const destination = await describeDestination(settings, env);
     const kept = (path: string) => keptName(stateFolderOf(path, flags.stateDir), destination.url);
-    const selections = namedSelections(positionals.databases, config);
-    const missing = flags.exec === undefined ? "refused" : "awaited";
-    const databases = requireDatabases(selections, config, kept, missing).map((database) => {
-      const own = database.layer === null ? settings : { ...flagsWith(database.layer), bucket: settings.bucket };
-      return describeDatabase(database, own);
-    });
+    const databases = plan.require(kept).map(describeDatabase);
+    const { defaults } = plan;
+    const keys = await keysOf(settings);
     const explained: Explained = {
       config: config?.path ?? null,
       destination,
       settings,
+      encryption: keys === null ? null : { recipients: keys.recipients.length, identity: keys.decrypter !== null },
+      defaults,
       databases,
-      costs: await estimateCosts(databases, settings, env),
-      risks: risksOf(settings, databases, destination),
+      costs: await estimateCosts(databases, defaults, env),
+      risks: risksOf(settings, defaults, databases, destination),
     };
     if (flags.json) printJson(toJson(explained));
     else await printAll(explained);
@@ -75,6 +81,8 @@ interface Explained {
   config: string | null;
   destination: ExplainedDestination;
   settings: WatchSettings;
+  encryption: ExplainedEncryption | null;
+  defaults: DatabasePlan;
   databases: ExplainedDatabase[];
   costs: CostEstimates;
   risks: string[];
@@ -88,12 +96,18 @@ interface ExplainedDestination {
   credentials: string | null;
 }
 
+interface ExplainedEncryption {
+  recipients: number;
+  /** What is shipped can be read here. */
+  identity: boolean;
+}
+
 interface ExplainedDatabase {
   name: string;
   path: string;
   journalMode: string;
   bytes: number;
-  settings: WatchSettings;
+  plan: DatabasePlan;
 }
 
 async function describeDestination(
@@ -115,13 +129,13 @@ async function describeDestination(
   };
 }
 
-function describeDatabase({ name, path }: WatchedDatabase, settings: WatchSettings): ExplainedDatabase {
+function describeDatabase({ name, path, settings }: PlannedDatabase): ExplainedDatabase {
   return {
     name,
     path,
     journalMode: journalModeOf(path),
     bytes: statSync(path, { throwIfNoEntry: false })?.size ?? 0,
-    settings,
+    plan: settings,
   };
 }
 
@@ -138,6 +152,7 @@ function journalModeOf(path: string): string {
 
 function risksOf(
   settings: WatchSettings,
+  { care }: DatabasePlan,
   databases: readonly ExplainedDatabase[],
   destination: ExplainedDestination,
 ): string[] {
@@ -175,7 +190,7 @@ function risksOf(
   }
   if (settings.validationInterval === 0)
     risks.push("No validation: a change behind SQLite's back is found at a snapshot at the earliest.");
-  if ((settings.merge.length === 0 || isSealed(settings)) && settings.walSyncInterval < EVERY_MINUTE_MS) {
+  if (care.merge === null && settings.walSyncInterval < EVERY_MINUTE_MS) {
     risks.push("Increments are not merged: a restore reads every one since the last snapshot.");
   }
   if (webhookOf(settings)?.startsWith("http://")) {
@@ -200,9 +215,38 @@ function alertsText(settings: WatchSettings): string {
   return `${settings.webhookEvents} to ${webhook}${lag}`;
 }
 
+function encryptionText(encryption: ExplainedEncryption | null): string {
+  if (encryption === null) return "none: files are in the clear";
+  const { recipients, identity } = encryption;
+  const readers = recipients === 1 ? "1 recipient" : `${recipients} recipients`;
+  return `with age, for ${readers}; ${identity ? "there is an identity that reads it here" : "nothing here can read it again"}`;
+}
+
+function drillText({ intervalMs, policy }: DrillPlan): string {
+  if (intervalMs === 0) return "never";
+  const { assertions, maxRtoMs, maxRpoMs } = policy;
+  const queries = assertions.length === 1 ? "1 query" : `${assertions.length} queries`;
+  return [
+    `every ${formatDuration(intervalMs)}`,
+    ...(assertions.length === 0 ? [] : [queries]),
+    ...(maxRtoMs === 0 ? [] : [`RTO of at most ${formatDuration(maxRtoMs)}`]),
+    ...(maxRpoMs === 0 ? [] : [`RPO of at most ${formatDuration(maxRpoMs)}`]),
+  ].join(", ");
+}
+
+/** Entries of walsync.toml may have drills of their own. */
+function drillsText(defaults: DatabasePlan, databases: readonly ExplainedDatabase[]): string {
+  const counts = new Map<string, number>();
+  for (const { plan } of databases) counts.set(drillText(plan.drill), (counts.get(drillText(plan.drill)) ?? 0) + 1);
+  if (counts.size === 0) return drillText(defaults.drill);
+  if (counts.size === 1) return [...counts.keys()].join();
+  return [...counts].map(([text, count]) => `${text} (${count} of ${databases.length} databases)`).join("; ");
+}
+
 async function printAll(explained: Explained): Promise<void> {
   const { PRICES } = await import("../upkeep/cost.ts");
-  const { config, destination, settings, databases, risks } = explained;
+  const { config, destination, settings, encryption, defaults, databases, risks } = explained;
+  const { merge } = defaults.care;
   const time = (ms: number) => formatDuration(ms);
   const or = (ms: number, never: string) => (ms === 0 ? never : `every ${time(ms)}`);
   const triggers = [
@@ -231,15 +275,17 @@ async function printAll(explained: Explained): Promise<void> {
       ["validation", or(settings.validationInterval, "never")],
       [
         "merging",
-        settings.merge.length === 0 || isSealed(settings)
+        merge === null
           ? "none"
-          : `${settings.merge.map(time).join(", ")}; each increment stays for ${time(settings.mergeKeepFine)}`,
+          : `${merge.windowsMs.map(time).join(", ")}; each increment stays for ${time(merge.keepFineMs)}`,
       ],
       [
         "retention",
         `${retainHourly} hours, ${retainDaily} days, ${retainWeekly} weeks, ${retainMonthly} months; every point of ${time(settings.retainPointInTime)}`,
       ],
       ["compaction", pruned.length === 0 ? "never" : pruned.join(", ")],
+      ["encryption", encryptionText(encryption)],
+      ["drills", drillsText(defaults, databases)],
       ["alerts", alertsText(settings)],
       ["metrics", settings.noMetrics ? "none" : `http://${settings.metricsListen}:${settings.metricsPort}/metrics`],
     ]),
@@ -282,7 +328,7 @@ function countOf({ databases }: MonthlyCost): string {
   return databases === 1 ? "1 database" : `${databases} databases`;
 }
 
-function toJson({ config, destination, settings, databases, costs, risks }: Explained) {
+function toJson({ config, destination, settings, encryption, databases, costs, risks }: Explained) {
   const values: Readonly<Record<string, unknown>> = { ...settings };
   const shown = Object.keys(SHOWN_SETTINGS).map((name) => camelCase(name));
   return {
@@ -293,13 +339,26 @@ function toJson({ config, destination, settings, databases, costs, risks }: Expl
       webhookUrl: webhookOf(settings) ?? undefined,
       webhookAuthorization: settings.webhookAuthorization === undefined ? undefined : "***",
     },
-    databases: databases.map(({ name, path, journalMode, bytes }) => ({
+    encryption,
+    databases: databases.map(({ name, path, journalMode, bytes, plan }) => ({
       name,
       path,
       journal_mode: journalMode,
       bytes,
+      drill: drillToJson(plan.drill),
     })),
     monthly_costs: costs,
     risks,
+  };
+}
+
+function drillToJson({ intervalMs, policy }: DrillPlan) {
+  if (intervalMs === 0) return null;
+  const { assertions, maxRtoMs, maxRpoMs } = policy;
+  return {
+    interval_seconds: intervalMs / 1000,
+    assertions: assertions.length,
+    max_rto_seconds: maxRtoMs === 0 ? null : maxRtoMs / 1000,
+    max_rpo_seconds: maxRpoMs === 0 ? null : maxRpoMs / 1000,
   };
 }

@@ -127,12 +127,32 @@ export function explainResult(settings: SettingTable): ResultSchema {
       Object.fromEntries(Object.entries(settings).map(([key, def]) => [camelCase(key), settingSchema(def)])),
       "as the flags of watch are called; durations in milliseconds, sizes in bytes; absent if not set",
     ),
+    encryption: orNull(
+      object(
+        {
+          recipients: count("for whom files are encrypted"),
+          identity: flag("what is shipped can be read here: it is merged, and can be drilled"),
+        },
+        "null if files are in the clear",
+      ),
+    ),
     databases: list(
       object({
         name,
         path: text("the database file"),
         journal_mode: choice(["wal", "not wal", "not SQLite", "missing"], "as its first bytes say"),
         bytes: count("size of the file"),
+        drill: orNull(
+          object(
+            {
+              interval_seconds: amount("time between two"),
+              assertions: count("queries that must find nothing but what is true"),
+              max_rto_seconds: seconds("a restore that takes longer is a failure; null for never"),
+              max_rpo_seconds: seconds("so is a loss of older transactions; null for never"),
+            },
+            "restore drills of the watch; null for none",
+          ),
+        ),
       }),
     ),
     monthly_costs: object({
@@ -277,7 +297,7 @@ export const DOCTOR_RESULT = object({
       check: text("what was checked"),
       result: choice(
         ["ok", "warning", "failed", "skipped"],
-        "failed: exit status 7, or 3 if only the destination is concerned",
+        "failed: exit status 7 for the host and databases, else 2 for keys, else 3 for the destination",
       ),
       message: text("what was found"),
       hint: orNull(text("what to do; null if it is in order")),

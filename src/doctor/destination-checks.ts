@@ -2,6 +2,7 @@
  * What is checked of a destination: everything that walsync asks of one, with a few small objects below a folder of their
  * own that no database is called. They are removed again, whatever happens.
  */
+import type { AgeKeys } from "../destination/age-keys.ts";
 import type { Destination, ObjectBody } from "../destination/destination.ts";
 import { type Check, failed, ok, skipped, type Verdict, warning } from "./check.ts";
 import { decodeSample, makeSample } from "./ltx-sample.ts";
@@ -11,6 +12,8 @@ export class DestinationToCheck {
   /** Begins an upload in parts and gives it up; null where there is no such thing. */
   readonly probeMultipart: ((key: string) => Promise<void>) | null;
   readonly signal: AbortSignal;
+  /** What LTX files are encrypted with. */
+  readonly keys: AgeKeys | "none" | "faulty";
   /** Key of the object that most checks are about, and of the LTX file. */
   readonly key: string;
   readonly ltxKey: string;
@@ -19,11 +22,17 @@ export class DestinationToCheck {
   /** Objects may have been written that are not removed yet. */
   isDirty = false;
 
-  constructor(destination: Destination, probeMultipart: DestinationToCheck["probeMultipart"], signal: AbortSignal) {
+  constructor(
+    destination: Destination,
+    probeMultipart: DestinationToCheck["probeMultipart"],
+    signal: AbortSignal,
+    keys: DestinationToCheck["keys"] = "none",
+  ) {
     const folder = `.walsync-doctor-${crypto.randomUUID()}`;
     this.destination = destination;
     this.probeMultipart = probeMultipart;
     this.signal = signal;
+    this.keys = keys;
     this.key = `${folder}/probe`;
     this.ltxKey = `${folder}/ltx`;
   }
@@ -127,13 +136,32 @@ async function checkMultipart({ probeMultipart, key }: DestinationToCheck): Prom
   return ok("begun, and given up");
 }
 
-async function checkRoundTrip({ destination, ltxKey, signal }: DestinationToCheck): Promise<Verdict> {
+async function checkRoundTrip({ destination, keys, ltxKey, signal }: DestinationToCheck): Promise<Verdict> {
+  if (keys === "faulty") return skipped("needs: keys");
   const { database, file } = makeSample();
-  await destination.write(ltxKey, { kind: "bytes", bytes: file }, { condition: "absent", signal });
-  const bytes = await bytesOf(await destination.read(ltxKey, { signal }));
+  const isEncrypted = keys !== "none" && keys.recipients.length > 0;
+  const place = isEncrypted ? await encryptedPlace(destination, keys, ltxKey) : destination;
+  const source = { kind: "bytes", bytes: file } as const;
+  const written = await place.write(ltxKey, source, { condition: "absent", signal });
+  if (isEncrypted && keys.decrypter === null) {
+    // As far as that goes without an identity: it is an encrypted file, and the one that was sent.
+    const head = await place.head(ltxKey, { signal });
+    const bytes = await bytesOf(await destination.read(ltxKey, { signal }));
+    const sha256 = bytes === null ? null : new Bun.CryptoHasher("sha256").update(bytes).digest("hex");
+    return written.kind === "written" && head?.sizeBytes === file.length && sha256 === written.storedSha256
+      ? ok("a database is encrypted, written, and the same object; without an identity it cannot be read")
+      : failed("another object than was written", BYTES_HINT);
+  }
+  const bytes = await bytesOf(await place.read(ltxKey, { signal }));
   return bytes !== null && Buffer.compare(decodeSample(bytes), database) === 0
-    ? ok("a database is written, read and the same")
+    ? ok(`a database is ${isEncrypted ? "encrypted, " : ""}written, read and the same`)
     : failed("another database than was written", BYTES_HINT);
+}
+
+/** Encrypts what is under `ltxKey`. */
+async function encryptedPlace(destination: Destination, keys: AgeKeys, ltxKey: string): Promise<Destination> {
+  const { EncryptedDestination } = await import("../destination/encrypted.ts");
+  return new EncryptedDestination(destination, keys, (key) => key === ltxKey);
 }
 
 async function checkDelete(probe: DestinationToCheck): Promise<Verdict> {

@@ -1,4 +1,5 @@
 /** The settings of whoever writes or reads files that may be encrypted, and the destination they make of one. */
+import type { AgeKeys, KeyPlaces } from "../destination/age-keys.ts";
 import type { Destination } from "../destination/destination.ts";
 import { WalsyncError } from "../errors.ts";
 
@@ -26,10 +27,25 @@ export interface EncryptionFlags {
 
 /** `destination`, or one whose files are encrypted, if anything is said of keys. Throws E_CONFIG for keys that are none. */
 export async function withEncryption(destination: Destination, flags: Partial<EncryptionFlags>): Promise<Destination> {
-  if (!isEncrypted(flags)) return destination;
-  const { recipient, recipientsFile, identity } = flags;
+  const places = keyPlacesOf(flags);
+  if (places === null) return destination;
   const { encrypted } = await import("../destination/encrypted.ts");
-  return encrypted(destination, { recipients: recipient ?? [], recipientsFile, identityFile: identity });
+  return encrypted(destination, places);
+}
+
+/** The keys themselves; null if nothing is said of any. Throws E_CONFIG for keys that are none. */
+export async function keysOf(flags: Partial<EncryptionFlags>): Promise<AgeKeys | null> {
+  const places = keyPlacesOf(flags);
+  if (places === null) return null;
+  const { readKeys } = await import("../destination/age-keys.ts");
+  return readKeys(places);
+}
+
+/** Where keys are said to be; null if nothing is said of any. */
+export function keyPlacesOf(flags: Partial<EncryptionFlags>): KeyPlaces | null {
+  if (!isEncrypted(flags)) return null;
+  const { recipient, recipientsFile, identity } = flags;
+  return { recipients: recipient ?? [], recipientsFile, identityFile: identity };
 }
 
 /** True if anything is said of keys. */

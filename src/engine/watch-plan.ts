@@ -13,6 +13,7 @@ import type { CarePolicy } from "../upkeep/caretaker.ts";
 import { isEncrypted, requireRecipients } from "./encryption.ts";
 import {
   findDatabases,
+  namedSelections,
   requireDatabases,
   type Selection,
   selectionsOf,
@@ -22,7 +23,14 @@ import { type DrillPlan, drillPlanOf } from "./watch-drills.ts";
 import { carePolicyOf, LAYOUT_FLAG, replicationPolicyOf, type WatchSettings } from "./watch-settings.ts";
 
 export interface PlannedDatabase extends FleetDatabase {
-  settings: { replication: ReplicationPolicy; care: CarePolicy; drill: DrillPlan; mayVanish: boolean };
+  settings: DatabasePlan & { mayVanish: boolean };
+}
+
+/** What is done to a database. */
+export interface DatabasePlan {
+  replication: ReplicationPolicy;
+  care: CarePolicy;
+  drill: DrillPlan;
 }
 
 /** What a watch was told, and by whom databases may be told apart. */
@@ -34,6 +42,8 @@ export interface PlanSettings {
   flagsWith(layer: SettingLayer): WatchSettings;
   /** A directory or a glob without a database is all right: the program that watches may be about to make one. */
   mayBeEmpty?: boolean;
+  /** No database needs to be named at all: of settings alone there is something to say, too. */
+  mayNameNone?: boolean;
 }
 
 type KeptName = (path: string) => string | null;
@@ -52,7 +62,12 @@ export class WatchPlan {
     carePolicyOf(settings.flags);
     requireRecipients(settings.flags);
     drillPlanOf(settings.flags);
-    this.#selections = selectionsOf(arguments_, settings.config);
+    this.#selections = (settings.mayNameNone ? namedSelections : selectionsOf)(arguments_, settings.config);
+  }
+
+  /** What holds for a database without settings of its own. */
+  get defaults(): DatabasePlan {
+    return settingsOf(this.flags);
   }
 
   get patterns(): Pattern[] {
@@ -139,7 +154,7 @@ export class WatchPlan {
 
 // --- internal ---
 
-function settingsOf(flags: WatchSettings): Omit<PlannedDatabase["settings"], "mayVanish"> {
+function settingsOf(flags: WatchSettings): DatabasePlan {
   return { replication: replicationPolicyOf(flags), care: carePolicyOf(flags), drill: drillPlanOf(flags) };
 }
 

@@ -464,13 +464,12 @@ export class Replicator {
    */
   #handle(error: unknown, nowMs: number): number {
     const fault = asFault(this.path, error);
-    if (fault.code === "E_DISK" && this.#phase.kind === "live" && this.#open !== null) {
-      if (this.#open.state.isGone()) return this.#beginAnew(new OutboxDamage(messageOf(fault), { cause: fault }));
-      if (this.#setup.patience === "endless") {
-        this.#pausedBy = messageOf(fault);
-        this.#faults.report("capture pauses", fault);
-        return this.#open.pauseCaptures(nowMs);
-      }
+    const open = fault.code === "E_DISK" && this.#phase.kind === "live" ? this.#open : null;
+    if (open?.state.isGone()) return this.#beginAnew(new OutboxDamage(messageOf(fault), { cause: fault }));
+    if (open !== null && this.#setup.patience === "endless") {
+      this.#pausedBy = messageOf(fault);
+      this.#faults.report("capture pauses", fault);
+      return open.pauseCaptures(nowMs);
     }
     this.#failure = fault;
     this.#isAwaited = !this.#wasOpen && isNotYetMade(this.path);

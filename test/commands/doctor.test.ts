@@ -11,6 +11,7 @@ import { judgeClock, judgeDescriptors } from "../../src/doctor/host-checks.ts";
 import { decodeSample, makeSample } from "../../src/doctor/ltx-sample.ts";
 import { WalsyncError } from "../../src/errors.ts";
 import { acquireLock } from "../../src/replication/lock.ts";
+import { makeKeys } from "../encryption/make.ts";
 import { compiledBinary } from "../support/binary.ts";
 import { tempDir } from "../support/temp.ts";
 import { nobodyPrefix, treeOf, walsync } from "./run.ts";
@@ -164,6 +165,75 @@ describe("a database", () => {
     expect(status).toBe(7);
     const { checks } = JSON.parse(stdout) as { checks: Result[] };
     expect(find(checks, "permissions")?.message).toContain(path);
+  });
+});
+
+describe("encryption", () => {
+  const folder = makeFolder();
+  const place = () => join(makeFolder(), "bucket");
+
+  test("with an identity a database goes there and back; without one it is the same object; nothing is left", async () => {
+    const { recipient, identityFile } = await makeKeys(join(folder, "key.txt"));
+    const bucket = place();
+    const open = await diagnose(["-b", bucket, "--recipient", recipient, "--identity", identityFile], 0);
+    expect(find(open, "recipients")).toMatchObject({ subject: "encryption", result: "ok" });
+    expect(find(open, "identity")?.result).toBe("ok");
+    expect(find(open, "LTX round trip")).toMatchObject({
+      result: "ok",
+      message: expect.stringContaining("encrypted, written, read"),
+    });
+    const sealed = await diagnose(["-b", bucket, "--recipient", recipient], 0);
+    expect(find(sealed, "identity")?.result).toBe("skipped");
+    expect(find(sealed, "LTX round trip")).toMatchObject({
+      result: "ok",
+      message: expect.stringContaining("cannot be read"),
+    });
+    expect(readdirSync(join(bucket, ".."))).toEqual([]);
+    const clear = await diagnose(["-b", bucket], 0);
+    expect(clear.filter(({ subject }) => subject === "encryption")).toEqual([]);
+  });
+
+  test("what is in walsync.toml counts", async () => {
+    const own = makeFolder();
+    const { recipient } = await makeKeys(join(own, "key.txt"));
+    writeFileSync(join(own, "walsync.toml"), `[s3]\nbucket = "bucket"\n[encryption]\nrecipients = ["${recipient}"]\n`);
+    const { stdout } = await walsync(["doctor", "--json"], { cwd: own });
+    expect(find((JSON.parse(stdout) as { checks: Result[] }).checks, "LTX round trip")?.message).toContain("encrypted");
+  });
+
+  test("keys that cannot be read fail with status 2, and the round trip is skipped", async () => {
+    const { recipient } = await makeKeys(join(folder, "fine.txt"));
+    writeFileSync(join(folder, "rubbish.txt"), "no key\n");
+    for (const keys of [
+      ["--recipients-file", join(folder, "none.txt")],
+      ["--recipient", "age1x"],
+      ["--recipient", recipient, "--identity", join(folder, "rubbish.txt")],
+    ]) {
+      const checks = await diagnose(["-b", place(), ...keys], 2);
+      expect(find(checks, "keys")?.result).toBe("failed");
+      expect(find(checks, "LTX round trip")?.result).toBe("skipped");
+      expect(find(checks, "delete")?.result).toBe("ok");
+    }
+  });
+
+  test("an identity that none of the recipients is of is found out by the round trip", async () => {
+    const [ours, other] = [await makeKeys(join(folder, "a.txt")), await makeKeys(join(folder, "b.txt"))];
+    const bucket = place();
+    const checks = await diagnose(["-b", bucket, "--recipient", ours.recipient, "--identity", other.identityFile], 3);
+    expect(find(checks, "LTX round trip")).toMatchObject({
+      result: "failed",
+      hint: expect.stringContaining("--identity"),
+    });
+    expect(readdirSync(join(bucket, ".."))).toEqual([]);
+  });
+
+  test("an identity alone reads, and is no watch's", async () => {
+    const { identityFile } = await makeKeys(join(folder, "alone.txt"));
+    const checks = await diagnose(["-b", place(), "--identity", identityFile], 0);
+    expect(find(checks, "recipients")).toMatchObject({
+      result: "warning",
+      hint: expect.stringContaining("--recipient"),
+    });
   });
 });
 

@@ -8,6 +8,7 @@ import { rhythmsOf } from "../../src/commands/explain-cost.ts";
 import { CONFIG_SECTIONS } from "../../src/config-keys.ts";
 import type { WatchReport } from "../../src/control.ts";
 import { estimateRequests, PRICES } from "../../src/upkeep/cost.ts";
+import { makeKeys } from "../encryption/make.ts";
 import { tempDir } from "../support/temp.ts";
 import { expectHidden, expectOneError, succeed, treeOf, walsync } from "./run.ts";
 
@@ -103,6 +104,72 @@ test("a good configuration has no risks", async () => {
     "1",
   );
   expect(risks).toEqual([]);
+});
+
+describe("encryption and drills", () => {
+  const folder = join(dir, "encrypted");
+  mkdirSync(folder);
+  const explainIn = (...args: string[]) => walsync(["explain", ...args], { cwd: folder });
+  const json = async (...args: string[]) =>
+    JSON.parse((await succeed(["explain", ...args, "--json"], { cwd: folder })).stdout);
+  const app = join(dir, "app.db");
+
+  test("of neither it says so", async () => {
+    const { stdout } = await explainIn(app);
+    expect(stdout).toMatch(/^encryption +none: files are in the clear$/m);
+    expect(stdout).toMatch(/^drills +never$/m);
+    expect(await json(app)).toMatchObject({ encryption: null, databases: [{ drill: null }] });
+  });
+
+  test("recipients are counted wherever they are given; without an identity nothing merges, and costs less", async () => {
+    const [one, two] = [await makeKeys(join(folder, "1.txt")), await makeKeys(join(folder, "2.txt"))];
+    writeFileSync(join(folder, "recipients.txt"), `${two.recipient}\n`);
+    const keys = ["--recipient", one.recipient, "--recipients-file", "recipients.txt"];
+    const sealed = await explainIn(app, ...keys);
+    expect(sealed.stdout).toMatch(/^encryption +with age, for 2 recipients; nothing here can read it again$/m);
+    expect(sealed.stdout).toMatch(/^merging +none$/m);
+    const open = [...keys, "--identity", one.identityFile, "--drill-interval", "7d", "--drill-assert", "SELECT 1"];
+    const { stdout } = await explainIn(app, ...open, "--drill-max-rto", "10m");
+    expect(stdout).toMatch(/^encryption +with age, for 2 recipients; there is an identity that reads it here$/m);
+    expect(stdout).toMatch(/^drills +every 7 d 00 h, 1 query, RTO of at most 10 min 00 s$/m);
+    const [before, after] = [await json(app, ...keys), await json(app, ...open)];
+    expect(before.encryption).toEqual({ recipients: 2, identity: false });
+    expect(after.encryption).toEqual({ recipients: 2, identity: true });
+    expect(after.databases[0].drill).toEqual({
+      interval_seconds: 604_800,
+      assertions: 1,
+      max_rto_seconds: null,
+      max_rpo_seconds: null,
+    });
+    expect(before.monthly_costs.busy.writes).toBeLessThan(after.monthly_costs.busy.writes);
+  });
+
+  test("an entry of walsync.toml has drills of its own", async () => {
+    const entries = ["app.db", "old.db"].map((name) => `[[databases]]\npath = "${join(dir, name)}"\n`);
+    writeFileSync(
+      join(folder, "walsync.toml"),
+      `[drill]\ninterval = "1d"\n${entries.join('drill = { interval = "0" }\n')}`,
+    );
+    const { stdout } = await explainIn();
+    expect(stdout).toMatch(/^drills +never \(1 of 2 databases\); every 1 d 00 h \(1 of 2 databases\)$/m);
+    expect((await json()).databases.map(({ drill }: { drill: unknown }) => drill !== null)).toEqual([false, true]);
+  });
+
+  test("what a watch refuses is refused: drills that nothing can read, an identity alone, keys that are none", async () => {
+    const { recipient, identityFile } = await makeKeys(join(folder, "3.txt"));
+    const refusals: [string, string[]][] = [
+      ["E_IDENTITY", ["--recipient", recipient, "--drill-interval", "1d"]],
+      ["E_USAGE", ["--identity", identityFile]],
+      ["E_CONFIG", ["--recipient", recipient, "--layout", "litestream"]],
+      ["E_CONFIG", ["--recipients-file", join(folder, "none.txt")]],
+    ];
+    for (const [code, flags] of refusals) {
+      for (const command of ["explain", "watch"]) {
+        const found = await walsync([command, app, "-b", join(folder, "bucket"), ...flags], { cwd: dir });
+        expect([command, flags, found.stderr]).toEqual([command, flags, expect.stringContaining(`walsync: ${code} `)]);
+      }
+    }
+  });
 });
 
 describe("the schema", () => {
