@@ -459,8 +459,7 @@ export class Replicator {
   }
 
   /**
-   * A full or failing local disk: the pin keeps the frames, so everything stays as it is and is tried again. Anything
-   * else, or if nobody has the patience: let go of the database and open it again later. Returns when.
+   * A failing local disk pauses whoever is patient: the pin keeps the frames. After anything else it is opened anew. Returns when.
    */
   #handle(error: unknown, nowMs: number): number {
     const fault = asFault(this.path, error);
