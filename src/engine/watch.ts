@@ -70,6 +70,7 @@ export class Watch {
   /** True when the destination has answered, false when it refused. */
   readonly #ready = Promise.withResolvers<boolean>();
   readonly #scans = new Gate(SCANS_AT_ONCE);
+  readonly #contacts = new Gate(CONTACTS_AT_ONCE);
   #reaching: Promise<void> | null = null;
   #isStarted = false;
   readonly destination: Destination;
@@ -254,6 +255,7 @@ export class Watch {
       ready: this.#ready.promise,
       patience: "endless",
       scans: this.#scans,
+      contacts: this.#contacts,
       onEvent: (event) => this.#tell({ path, name, ...event }),
       onDamage: (kind, error) => this.#monitor?.damaged(name, kind, error),
     });
@@ -327,3 +329,5 @@ export class Watch {
 
 /** Whole databases read at once: each needs memory and the disk for itself. */
 const SCANS_AT_ONCE = 1;
+/** Half of the requests that may be under way: the others are for what waits to be shipped. */
+const CONTACTS_AT_ONCE = 8;

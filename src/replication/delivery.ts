@@ -6,6 +6,7 @@ import { MiB } from "../bytes.ts";
 import { type ManifestEntry, manifestEntry } from "../chain/manifest.ts";
 import { monotonicMs } from "../clock.ts";
 import type { Destination } from "../destination/destination.ts";
+import type { Gate } from "../destination/limit.ts";
 import { sleep } from "../destination/retry.ts";
 import { messageOf, WalsyncError } from "../errors.ts";
 import { isToldOf, logEvent } from "../log.ts";
@@ -25,6 +26,8 @@ export interface DeliverySetup {
   /** True when the destination has proven to be there, false when it refused. Nothing is asked of it before. */
   ready: Promise<boolean>;
   patience: Patience;
+  /** Shared by the process: how many that have nothing to ship ask at once where their chains end. Without, all do. */
+  contacts?: Gate | undefined;
   onUploadProgress?: UploadProgress | undefined;
 }
 
@@ -59,6 +62,8 @@ export class Delivery {
    */
   #knownAtMs = 0;
   #contact: Promise<void> | null = null;
+  /** Ends its waiting for a turn; null while it does not wait. */
+  #hurry: AbortController | null = null;
   #failing = false;
 
   constructor(setup: DeliverySetup, state: LocalState, events: DeliveryEvents) {
@@ -83,6 +88,7 @@ export class Delivery {
 
   /** Uploads what is in the outbox, after first contact, and after a new one when the last was long ago. */
   start(): void {
+    if (this.#hasFiles) this.#hurry?.abort(HURRIED);
     if (this.#stop.signal.aborted || this.#contact !== null) return;
     if (Math.abs(Date.now() - this.#knownAtMs) < CONTACT_VALID_MS) {
       this.#shipper.start();
@@ -91,7 +97,7 @@ export class Delivery {
     this.#contact = this.#makeContact()
       .then(() => {
         this.#contact = null;
-        if (this.#state.outbox.files.length > 0) this.start();
+        if (this.#hasFiles) this.start();
       })
       .catch((error) => {
         if (!this.#stop.signal.aborted) this.#events.onStop(error);
@@ -179,7 +185,9 @@ export class Delivery {
     }
     for (let failures = 1; ; failures++) {
       try {
-        const remote = await readRemoteEnd(this.#destination, this.#name, this.#state.outbox.rules, signal);
+        const remote = await this.#inTurn(() =>
+          readRemoteEnd(this.#destination, this.#name, this.#state.outbox.rules, signal),
+        );
         this.#reportRecovery();
         this.#knownAtMs = Date.now();
         const plan = planContact(this.#state.position, this.#state.checksumAtShipped(), remote);
@@ -194,6 +202,25 @@ export class Delivery {
         this.#reportFailure("first contact failed", error, failures);
         await sleep(pauseMs(failures), signal);
       }
+    }
+  }
+
+  get #hasFiles(): boolean {
+    return this.#state.outbox.files.length > 0;
+  }
+
+  /** After the start of a thousand databases, what one of them has to ship does not wait until all have asked. */
+  async #inTurn<T>(ask: () => Promise<T>): Promise<T> {
+    const { contacts } = this.#setup;
+    if (contacts === undefined || this.#hasFiles || this.#state.position === null) return await ask();
+    this.#hurry = new AbortController();
+    try {
+      return await contacts.run(ask, AbortSignal.any([this.#hurry.signal, this.#stop.signal]));
+    } catch (error) {
+      if (error !== HURRIED) throw error;
+      return await ask();
+    } finally {
+      this.#hurry = null;
     }
   }
 
@@ -272,6 +299,7 @@ export function untilAborted(signal: AbortSignal): Promise<void> {
 
 // --- internal ---
 
+const HURRIED = new Error("there is something to ship");
 /** Merging may remove files that were shipped this long ago; until then the next key tells whether we are alone. */
 const CONTACT_VALID_MS = 30 * 60_000;
 const MANIFEST_INTERVAL_MS = 60_000;

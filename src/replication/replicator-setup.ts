@@ -28,6 +28,8 @@ export interface ReplicatorSetup {
   patience: Patience;
   /** Shared by the process: how many whole databases are read at once. */
   scans: Gate;
+  /** Shared by the process: how many that have nothing to ship make first contact at once. Without, all do. */
+  contacts?: Gate | undefined;
   onScanProgress?: ((doneBytes: number, totalBytes: number) => void) | undefined;
   onUploadProgress?: UploadProgress | undefined;
   /** Told what happens. Must not throw. */

@@ -32,6 +32,7 @@ export interface HostOptions {
   /** When the destination is said to be there; by default it is. */
   ready?: Promise<boolean>;
   mayVanish?: boolean;
+  contacts?: Gate;
 }
 
 export class Host {
@@ -121,6 +122,7 @@ export class Host {
       mayVanish: this.#options.mayVanish ?? false,
       patience: "endless",
       scans: this.scans,
+      contacts: this.#options.contacts,
     });
     this.#replicator.openWhenPossible(monotonicMs());
     this.#replicator.begin();
