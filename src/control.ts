@@ -82,25 +82,31 @@ export async function runningWatches(env: Readonly<Record<string, string | undef
   return found.filter((watch) => watch !== null).sort((a, b) => a.pid - b.pid);
 }
 
-/** Asks a watch to do something for a database and waits for it. Throws what it answers, with its code. */
+/**
+ * Asks a watch to do something for a database and waits for it, however long. Throws what it answers, with its code, and
+ * E_UNREACHABLE if it ends meanwhile.
+ */
 export async function requestOf(
-  { socket }: RunningWatch,
+  { socket, pid }: RunningWatch,
   action: "sync" | "snapshot",
   name: string,
   options: { wait: boolean; signal: AbortSignal },
 ): Promise<{ txid: number }> {
   const query = new URLSearchParams({ name, wait: String(options.wait) });
-  const response = await fetch(`http://localhost/${action}?${query}`, {
-    method: "POST",
-    unix: socket,
-    signal: options.signal,
-  });
-  const answer = (await response.json()) as {
-    txid: number;
-    code?: WalsyncError["code"];
-    message?: string;
-    hint?: string;
-  };
+  const url = `http://localhost/${action}?${query}`;
+  let response: Response;
+  let answer: { txid: number; code?: WalsyncError["code"]; message?: string; hint?: string };
+  try {
+    response = await fetch(url, { method: "POST", unix: socket, signal: options.signal });
+    answer = (await response.json()) as typeof answer;
+  } catch (error) {
+    options.signal.throwIfAborted();
+    const message = `${name}: expected an answer of the watch, process ${pid}, found that it has ended`;
+    throw new WalsyncError("E_UNREACHABLE", message, {
+      hint: "What it had captured is on the disk, and the next start ships it.",
+      cause: error,
+    });
+  }
   if (response.ok) return answer;
   throw new WalsyncError(answer.code ?? "E_UNREACHABLE", answer.message ?? `status ${response.status}`, {
     hint: answer.hint,

@@ -3,6 +3,7 @@
 import { afterAll, describe, expect, test } from "bun:test";
 import { existsSync, readFileSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
+import { succeed } from "./commands/run.ts";
 import { commandLinesIn, knownFlags, requireAccepted } from "./support/command-line.ts";
 import { Reader, readGuide } from "./support/guide.ts";
 import { runShell } from "./support/shell.ts";
@@ -47,6 +48,14 @@ describe.each(GUIDES)("%s", (path) => {
     const prose = guide.replaceAll(/^```\w*\n[\s\S]*?^```$/gm, "");
     const named = [...prose.matchAll(/(?<=[\s`(])--[a-z][a-z-]*/g)].map(([flag]) => flag);
     expect(named.filter((flag) => !known.has(flag))).toEqual([]);
+  });
+
+  // Column 2 of a table whose head says Set.
+  const settings = (/^\|[^|]*\| Set .*\n\|.*\n((?:\|.*\n)+)/m.exec(guide)?.[1] ?? "").matchAll(
+    /^\|[^|]*\| `([^`]+)`/gm,
+  );
+  test.each([...settings].map(([, setting]) => setting!))("a watch accepts %s", async (setting) => {
+    await succeed(["explain", "-b", "backup", ...setting.split(" ")]);
   });
 });
 

@@ -2,6 +2,7 @@
 import type { SettingValues } from "../config.ts";
 import { SNAPSHOT_LEVEL } from "../destination/layout.ts";
 import { WalsyncError } from "../errors.ts";
+import { formatDuration } from "../quantities.ts";
 import type { ReplicationPolicy } from "../replication/capture.ts";
 import type { CarePolicy } from "../upkeep/caretaker.ts";
 import type { MergePolicy } from "../upkeep/merge-plan.ts";
@@ -230,9 +231,13 @@ function mergePolicyOf(settings: WatchSettings): MergePolicy | null {
     );
   }
   if (mergeKeepFine < KEEP_FINE_MIN_MS) {
-    throw new WalsyncError("E_USAGE", "--merge-keep-fine: expected at least 1h, found less", {
-      hint: "A watch that pauses must find its newest increments again.",
-    });
+    throw new WalsyncError(
+      "E_USAGE",
+      `--merge-keep-fine: expected at least 1h, found ${formatDuration(mergeKeepFine)}`,
+      {
+        hint: "A watch that pauses must find its newest increments again.",
+      },
+    );
   }
   return { windowsMs: merge, keepFineMs: mergeKeepFine };
 }

@@ -1,6 +1,6 @@
 /** Databases that are replicated until they are let go of: what `WalSync.watch` returns. */
 import type { Watch, WatchEvent } from "../engine/watch.ts";
-import { DestinationError, type ErrorCode, WalsyncError } from "../errors.ts";
+import { type ErrorCode, WalsyncError } from "../errors.ts";
 import { isNotYetMade } from "../replication/faults.ts";
 import type { Replicator } from "../replication/replicator.ts";
 import { statusOf } from "./answers.ts";
@@ -109,7 +109,7 @@ export class Watcher implements AsyncDisposable {
     signal?.throwIfAborted();
     const all = this.#watch.fleet.replicators.filter((one) => !isAwaited(one) || !isNotYetMade(one.path));
     const replicators = name === undefined ? all : [this.#find(name)];
-    const work = replicators.map((one) => this.#shipped(one, () => one.captureNow()));
+    const work = replicators.map((one) => this.#shipped(one, () => one.captureNow({ waitsForRoom: true })));
     return await abortable(Promise.all(work), signal);
   }
 
@@ -118,7 +118,7 @@ export class Watcher implements AsyncDisposable {
     signal?.throwIfAborted();
     const replicator = this.#find(name);
     return await abortable(
-      this.#shipped(replicator, () => replicator.snapshot()),
+      this.#shipped(replicator, () => replicator.snapshot({ waitsForRoom: true })),
       signal,
     );
   }
@@ -181,9 +181,8 @@ export class Watcher implements AsyncDisposable {
     // Made a moment ago: it is opened as soon as its folder tells.
     while (isAwaited(replicator) && !isNotYetMade(path) && !this.#stop.signal.aborted) await Bun.sleep(OPENING_MS);
     const txid = await capture();
-    await replicator.drained();
-    if ((replicator.position?.shippedTxid ?? 0n) >= txid) return { name, txid };
-    throw replicator.fencedBy ?? replicator.failure ?? notShipped(name, txid);
+    await replicator.shipped(txid);
+    return { name, txid };
   }
 
   #tell({ kind, ...event }: WatchEvent): void {
@@ -226,11 +225,4 @@ async function abortable<T>(work: Promise<T>, signal: AbortSignal | undefined): 
   } finally {
     signal.removeEventListener("abort", giveUp);
   }
-}
-
-function notShipped(name: string, txid: bigint): WalsyncError {
-  return new DestinationError(`${name}: expected txid ${txid} to be shipped, found that the watcher has stopped`, {
-    retryable: true,
-    hint: "Nothing is lost: the outbox keeps what is captured, and the next start ships it.",
-  });
 }

@@ -34,11 +34,8 @@ export function serveControl(
     const listener = Bun.serve({
       unix: socket,
       development: false,
-      fetch: (request, server) => {
-        // A snapshot of a large database takes as long as it takes.
-        server.timeout(request, 0);
-        return answer(request, replicators(), report);
-      },
+      ...PATIENT,
+      fetch: (request) => answer(request, replicators(), report),
     });
     chmodSync(socket, 0o600);
     return {
@@ -55,6 +52,11 @@ export function serveControl(
 // --- internal ---
 
 const STATUS_OF_FAULT = 409;
+/**
+ * A snapshot of a large database takes as long as it takes. Bun's types have no such option for a socket with a path, its server
+ * has: without it a silent connection is closed after some ten seconds, whatever `server.timeout` was told.
+ */
+const PATIENT: object = { idleTimeout: 0 };
 
 async function answer(
   request: Request,
@@ -73,8 +75,10 @@ async function answer(
     return Response.json({ code: "E_NOT_FOUND", message: `${name}: not watched by this process` }, { status: 404 });
   }
   try {
-    const txid = await (action === "sync" ? replicator.captureNow() : replicator.snapshot());
-    if (searchParams.get("wait") === "true") await replicator.drained();
+    const wait = searchParams.get("wait") === "true";
+    const options = { waitsForRoom: wait };
+    const txid = await (action === "sync" ? replicator.captureNow(options) : replicator.snapshot(options));
+    if (wait) await replicator.shipped(txid);
     return Response.json({ txid: Number(txid) });
   } catch (error) {
     const { code, hint } = error instanceof WalsyncError ? error : { code: "E_UNREACHABLE", hint: undefined };

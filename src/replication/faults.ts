@@ -100,6 +100,21 @@ export function unfinished(path: string): WalsyncError {
   );
 }
 
+/** The watch was stopped while somebody waited for it. */
+export function letGo(name: string): WalsyncError {
+  return new DestinationError(`${name}: expected what is committed to be shipped, found that the watch has stopped`, {
+    retryable: true,
+    hint: "Nothing is lost: the next start ships what is left.",
+  });
+}
+
+/** Captures wait for the destination. */
+export function noRoom(path: string, reason: string): WalsyncError {
+  return new WalsyncError("E_DISK", `${path}: expected to capture what is committed, found: ${reason}`, {
+    hint: "The database keeps it until the destination has taken what waits. See --max-outbox.",
+  });
+}
+
 /** A fault of SQLite or of the file system as E_DATABASE. Throws what is neither: that is a bug. */
 export function asFault(path: string, error: unknown): WalsyncError {
   if (error instanceof WalsyncError) return error;

@@ -21,7 +21,7 @@ import type { ScanOptions } from "./full-scan.ts";
 import { Journal } from "./journal.ts";
 import type { HeldLock } from "./lock.ts";
 import { type DatabaseStatus, OpenDatabase } from "./open-database.ts";
-import { isSnapshotAt, OutboxDamage } from "./outbox.ts";
+import { OutboxDamage } from "./outbox.ts";
 import { CLOSING_MS, failedPhase, type Phase } from "./phase.ts";
 import type { ResyncReason } from "./plan.ts";
 import type { Position } from "./position.ts";
@@ -29,6 +29,7 @@ import type { ReplicatorSetup } from "./replicator-setup.ts";
 import { type LiveScan, ScanRunner } from "./scan-runner.ts";
 import { resync, snapshot, validate } from "./scans.ts";
 import type { Shipped, ShippedFile } from "./shipper.ts";
+import { type RequestOptions, SyncRequests } from "./sync-requests.ts";
 
 export class Replicator {
   readonly path: string;
@@ -60,6 +61,7 @@ export class Replicator {
   readonly #faults: FaultLog;
   readonly #journal: Journal;
   readonly #scans: ScanRunner;
+  readonly #requests: SyncRequests;
 
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
@@ -71,6 +73,14 @@ export class Replicator {
     });
     this.path = setup.path;
     this.name = setup.name;
+    this.#requests = new SyncRequests(setup, {
+      open: () => this.#open,
+      phase: () => this.#phase.kind,
+      fault: () => this.fencedBy ?? this.#failure,
+      pausedBy: () => this.#pausedBy,
+      captureRest: (open) => void this.#tickLive(open, monotonicMs(), true),
+      runSnapshot: (open) => this.#runSnapshot(open),
+    });
   }
 
   /** The fault that closed the database and is not over, or null. A database that is still awaited has none. */
@@ -209,31 +219,17 @@ export class Replicator {
     return (kind === "waiting" || (kind === "live" && this.trouble === null)) && this.#open!.trySleep(quietMs);
   }
 
-  /** Captures what is committed now, after first contact. Resolves with its txid. Throws what keeps it from that. */
-  async captureNow(): Promise<bigint> {
-    const open = this.#open;
-    if (open === null) throw this.#failure ?? replaced(this.path);
-    await open.connected;
-    if (this.#phase.kind === "live") this.#tickLive(open, monotonicMs(), true);
-    // What the look found may be more than can be done at once.
-    await open.settled();
-    if (this.#failure !== null) throw this.#failure;
-    return open.state.position!.captured.txid;
+  /** For somebody who waits: see `SyncRequests`. */
+  captureNow(options?: RequestOptions): Promise<bigint> {
+    return this.#requests.captureNow(options);
   }
 
-  /** As `captureNow`, and makes sure that there is a snapshot of it: at once if the destination has it already. */
-  async snapshot(): Promise<bigint> {
-    const txid = await this.captureNow();
-    const open = this.#open!;
-    const { snapshotTxid } = open.state.position!;
-    const present = snapshotTxid === txid || open.state.outbox.files.some((file) => isSnapshotAt(file, txid));
-    if (!present) await this.#runSnapshot(open);
-    return await this.captureNow();
+  snapshot(options?: RequestOptions): Promise<bigint> {
+    return this.#requests.snapshot(options);
   }
 
-  /** Resolves when everything that is captured is acknowledged, however long that takes. */
-  async drained(): Promise<void> {
-    await this.#open?.delivery.drained();
+  shipped(txid: bigint): Promise<void> {
+    return this.#requests.shipped(txid);
   }
 
   /**

@@ -1,7 +1,7 @@
 // Goal: status says what the running watches do, sync makes them ship now, and nobody but their user can ask. The compiled
 // program and real sockets.
 import { Database } from "bun:sqlite";
-import { afterEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, describe, expect, test } from "bun:test";
 import {
   chownSync,
   existsSync,
@@ -21,6 +21,8 @@ import { tempDir } from "../support/temp.ts";
 import { expectOneError, succeed, walsync } from "./run.ts";
 
 const dir = tempDir();
+/** Longer than Bun's servers keep a connection on which nothing is said, unless they are told to. */
+const IDLE_CONNECTION_MS = 13_000;
 let watchers: Bun.Subprocess[] = [];
 
 afterEach(async () => {
@@ -162,6 +164,44 @@ describe("sync", () => {
     await watch(place, "a.db");
     expectOneError(await walsync(["sync", "z"], { env: place.env }), "E_NOT_FOUND", /z: .*\nhint: There is: a/);
   });
+});
+
+describe("sync --wait, with a destination that does not answer", () => {
+  const silent = Bun.listen({ hostname: "127.0.0.1", port: 0, socket: { data() {} } });
+  afterAll(() => silent.stop(true));
+  const credentials = { AWS_ACCESS_KEY_ID: "key", AWS_SECRET_ACCESS_KEY: "secret-of-the-test" };
+
+  test("waits as long as it takes, and hears of the end of the watch", async () => {
+    const endOf = async (signal: NodeJS.Signals) => {
+      const place = makePlace("a");
+      const endpoint = `http://127.0.0.1:${silent.port}`;
+      const args = [
+        "a.db",
+        "-b",
+        "s3://bucket/x",
+        "--endpoint",
+        endpoint,
+        "--no-metrics",
+        "--shutdown-timeout",
+        "100ms",
+      ];
+      const child = Bun.spawn([compiledBinary(), "watch", ...args], {
+        cwd: place.folder,
+        env: { PATH: process.env.PATH ?? "", ...place.env, ...credentials },
+        stdio: ["ignore", "ignore", "ignore"],
+      });
+      watchers.push(child);
+      while (!existsSync(join(place.folder, "walsync", `${child.pid}.sock`))) await Bun.sleep(20);
+      const waiting = walsync(["sync", "a", "--wait"], { env: place.env });
+      const tooLong = Bun.sleep(IDLE_CONNECTION_MS).then(() => null);
+      expect(await Promise.race([waiting, tooLong])).toBeNull();
+      child.kill(signal);
+      return await waiting;
+    };
+    const [stopped, killed] = await Promise.all([endOf("SIGTERM"), endOf("SIGKILL")]);
+    expectOneError(stopped, "E_UNREACHABLE", /a\.db: expected to capture and ship everything at the end/);
+    expectOneError(killed, "E_UNREACHABLE", /a: expected .* process \d+, found that it has ended/);
+  }, 30_000);
 });
 
 describe("the control socket", () => {

@@ -10,7 +10,7 @@ import { NO_SNAPSHOTS } from "../../src/replication/due.ts";
 import { PinnedDatabase } from "../../src/sqlite/database.ts";
 import { framesOf, resealed } from "../support/sqlite-wal.ts";
 import { tempDir } from "../support/temp.ts";
-import { Host } from "./host.ts";
+import { Host, type HostOptions } from "./host.ts";
 
 const dir = tempDir();
 let hosts: Host[] = [];
@@ -21,8 +21,8 @@ afterEach(async () => {
   for (const host of ending) await host.end();
 });
 
-function makeHost(bucket?: string): Host {
-  const host = new Host(join(dir, crypto.randomUUID()), bucket);
+function makeHost(bucket?: string, options?: HostOptions): Host {
+  const host = new Host(join(dir, crypto.randomUUID()), bucket, options);
   hosts.push(host);
   return host;
 }
@@ -456,6 +456,94 @@ describe("the destination", () => {
     rmSync(host.bucketFolder);
     renameSync(locked, host.bucketFolder);
     await expectNewest(host);
+  });
+});
+
+describe("whoever waits until all is shipped", () => {
+  /** What a call ends with. Waits for nothing, as `expect(...).rejects` would. */
+  const errorOf = (call: Promise<unknown>): Promise<unknown> =>
+    call.then(
+      () => null,
+      (error) => error,
+    );
+
+  /** Nothing can be put there until the result is called. */
+  const block = async (host: Host): Promise<() => void> => {
+    const away = `${host.bucketFolder}-away`;
+    renameSync(host.bucketFolder, away);
+    await Bun.write(host.bucketFolder, "not a folder");
+    return () => {
+      rmSync(host.bucketFolder);
+      renameSync(away, host.bucketFolder);
+    };
+  };
+
+  test.each(["increment", "snapshot"])("is not told so when the watch stops before: %s", async (kind) => {
+    const host = await liveHost();
+    if (kind === "snapshot") {
+      host.insert();
+      await host.settle();
+    }
+    await block(host);
+    if (kind === "increment") host.insert();
+    const txid = await (kind === "snapshot" ? host.replicator.snapshot() : host.replicator.captureNow());
+    const told = errorOf(host.replicator.shipped(txid));
+    expect(await host.replicator.stop(AbortSignal.timeout(50))).toBe(1);
+    expect(await told).toMatchObject({ code: "E_UNREACHABLE" });
+    expect(await errorOf(host.replicator.captureNow())).toMatchObject({ code: "E_UNREACHABLE" });
+  });
+
+  test("before first contact hears of the end", async () => {
+    const host = makeHost(undefined, { ready: new Promise(() => {}) });
+    host.create();
+    await host.start();
+    const told = errorOf(host.replicator.captureNow());
+    await host.replicator.stop(AbortSignal.abort());
+    expect(await told).toMatchObject({ code: "E_UNREACHABLE", message: expect.stringContaining("app.db: expected") });
+  });
+
+  test("hears of the other writer, now and later", async () => {
+    const host = await liveHost();
+    const other = makeHost(join(host.bucketFolder, ".."));
+    other.create();
+    await other.start();
+    await other.settle();
+    host.insert();
+    const txid = await host.replicator.captureNow();
+    expect(await errorOf(host.replicator.shipped(txid))).toMatchObject({ code: "E_FENCED" });
+    expect(await errorOf(host.replicator.captureNow())).toMatchObject({ code: "E_FENCED" });
+  });
+
+  test("waits until a full outbox has taken the rest; who does not wait hears of it", async () => {
+    const host = await liveHost();
+    await host.stop();
+    await host.start({ maxOutboxBytes: 1 });
+    await host.settle();
+    const release = await block(host);
+    host.insert();
+    await host.replicator.captureNow();
+    host.insert();
+    expect(await errorOf(host.replicator.captureNow())).toMatchObject({ code: "E_DISK" });
+    const waiting = host.replicator.captureNow({ waitsForRoom: true });
+    await Bun.sleep(20);
+    release();
+    await host.replicator.shipped(await waiting);
+    expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
+  });
+
+  test("gets what was committed during a comparison, too", async () => {
+    const host = await liveHost();
+    await host.stop();
+    host.insert(100, 200_000);
+    host.checkpoint("TRUNCATE");
+    await host.start();
+    while (host.replicator.state !== "scanning") {
+      host.look();
+      await Bun.sleep(0);
+    }
+    host.insert();
+    await host.replicator.shipped(await host.replicator.captureNow());
+    expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
   });
 });
 
