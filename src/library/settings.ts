@@ -55,6 +55,14 @@ export function requireKnown(given: object, known: readonly string[]): void {
   });
 }
 
+/** Throws E_USAGE where a program without types hands over something else than a text. */
+export function requireTexts(given: Readonly<Record<string, unknown>>): void {
+  for (const [name, value] of Object.entries(given)) {
+    if (typeof value === "string") continue;
+    throw new WalsyncError("E_USAGE", `${name}: expected string, found ${JSON.stringify(value) ?? typeof value}`);
+  }
+}
+
 /** What the option for a setting is called: "snapshotIntervalMs", "recipients", "retention.hourly". */
 export function optionName(name: string, { type }: Pick<SettingDef, "type">): string {
   const units: Partial<Record<SettingDef["type"], string>> = {

@@ -29,7 +29,7 @@ import type {
   WatchOptions,
 } from "./options.ts";
 import type { Compaction, ListedDatabase, Restored, Snapshot, Verification } from "./results.ts";
-import { requireKnown, settingsOf } from "./settings.ts";
+import { requireKnown, requireTexts, settingsOf } from "./settings.ts";
 import { Watcher } from "./watcher.ts";
 
 type Env = Readonly<Record<string, string | undefined>>;
@@ -51,6 +51,7 @@ export class WalSync {
    */
   constructor(destination: string | URL, options: WalSyncOptions = {}) {
     const { credentials, ...rest } = options;
+    if (!(destination instanceof URL)) requireTexts({ destination });
     this.#options = rest;
     this.#env = { ...process.env, ...environmentOf(credentials) };
     const address = parseDestinationUrl(String(destination));
@@ -81,6 +82,7 @@ export class WalSync {
    */
   async snapshot(path: string, options: SnapshotOptions = {}): Promise<Snapshot> {
     requireKnown(options, ["name", "enableWal", "signal", "onProgress"]);
+    requireTexts({ path });
     const { name, signal, onProgress, enableWal } = options;
     signal?.throwIfAborted();
     const settings = this.#settings({ enableWal });
@@ -109,6 +111,7 @@ export class WalSync {
    */
   async restore(name: string, out: string, options: RestoreOptions = {}): Promise<Restored> {
     requireKnown(options, ["pointInTime", "txid", "force", "integrity", "signal", "onProgress"]);
+    requireTexts({ name, out });
     const { signal, onProgress, force = false, integrity = "quick" } = options;
     requireListedName(name);
     const target = targetOf(options);
@@ -130,6 +133,7 @@ export class WalSync {
    */
   async verify(name: string, options: VerifyOptions = {}): Promise<Verification> {
     requireKnown(options, ["quick", "fix", "signal", "onProgress"]);
+    requireTexts({ name });
     const { signal, onProgress, quick = false, fix = false } = options;
     requireListedName(name);
     return await this.#at(signal, async (destination, inner) => {
@@ -150,6 +154,7 @@ export class WalSync {
    */
   async compact(name: string, options: CompactOptions = {}): Promise<Compaction> {
     requireKnown(options, ["retention", "force", "signal"]);
+    requireTexts({ name });
     const { retention, force = false, signal } = options;
     requireListedName(name);
     const { retention: policy } = carePolicyOf(this.#settings({ retention }));
@@ -173,8 +178,10 @@ export class WalSync {
   async watch(paths: string | readonly string[], options: WatchOptions = {}): Promise<Watcher> {
     const { signal, ...rest } = options;
     signal?.throwIfAborted();
+    const listed = Array.isArray(paths) ? paths : [paths];
+    for (const path of listed) requireTexts({ path });
     const settings = this.#settings(rest);
-    const plan = new WatchPlan(typeof paths === "string" ? [paths] : paths, {
+    const plan = new WatchPlan(listed, {
       flags: settings,
       config: null,
       flagsWith: () => settings,
@@ -224,6 +231,11 @@ export class WalSync {
 function environmentOf(credentials: WalSyncOptions["credentials"]): Record<string, string | undefined> {
   if (credentials === undefined) return {};
   const { accessKeyId, secretAccessKey, sessionToken } = credentials;
+  // Neither is shown in the message.
+  for (const [name, value] of Object.entries({ accessKeyId, secretAccessKey })) {
+    if (typeof value === "string") continue;
+    throw new WalsyncError("E_USAGE", `credentials.${name}: expected string, found ${typeof value}`);
+  }
   keepSecret(secretAccessKey);
   if (sessionToken !== undefined) keepSecret(sessionToken);
   return {

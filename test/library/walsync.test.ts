@@ -118,6 +118,14 @@ describe("what is refused has its code", () => {
   const options = (given: object) => new WalSync(bucket, given as never);
 
   test.each<[string, string, () => unknown]>([
+    ["no address", "E_USAGE", () => new WalSync(undefined as never)],
+    ["an address that is no text", "E_USAGE", () => new WalSync(7 as never)],
+    ["half of the credentials", "E_USAGE", () => options({ credentials: { accessKeyId: "a" } })],
+    ["a name that is no text", "E_USAGE", () => walsync.restore(7 as never, missing)],
+    ["a name that is none, to verify", "E_USAGE", () => walsync.verify(undefined as never)],
+    ["an output that is no text", "E_USAGE", () => walsync.restore("app", undefined as never)],
+    ["a path that is no text", "E_USAGE", () => walsync.snapshot(undefined as never)],
+    ["a path that is no text, to watch", "E_USAGE", () => walsync.watch([undefined as never])],
     ["an address that is none", "E_USAGE", () => new WalSync("https://example.com/bucket")],
     ["an option that is none", "E_USAGE", () => options({ enpoint: "http://127.0.0.1:1" })],
     ["a setting that is the command's own", "E_USAGE", () => options({ maxPinned: 1 })],

@@ -1,7 +1,7 @@
 // Goal: a watcher in an application's process ships what the application commits, tells of it in the order in which it happens, and
 // leaves the process as it was: no output, no handlers, nothing that clashes with another watcher.
 import type { Database } from "bun:sqlite";
-import { afterAll, afterEach, beforeEach, describe, expect, test } from "bun:test";
+import { afterAll, afterEach, beforeEach, describe, expect, setDefaultTimeout, test } from "bun:test";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
 import { listenToLog, WalSync, type Watcher } from "../../src/library/index.ts";
@@ -9,6 +9,8 @@ import { contentOf } from "../support/databases.ts";
 import { tempDir } from "../support/temp.ts";
 import { addRow, codeOf, eventOf, LIBRARY, makeDatabase, rowsOf, runScript } from "./make.ts";
 
+// One that nobody answers is told of after some tries.
+setDefaultTimeout(20_000);
 const dir = tempDir();
 // Watches that others run on this machine are none of the tests' business.
 process.env.XDG_RUNTIME_DIR = dir;
