@@ -180,7 +180,7 @@ function expectToWork(command: string[], folder: string): void {
   run([...command, "snapshot", "app.db", "-b", url], work);
   run([...command, "restore", "app", "-o", "restored.db", "-b", url], work);
   expect(Bun.hash(readFileSync(join(work, "restored.db")))).toBe(Bun.hash(readFileSync(database)));
-  expect(run([...command, "verify", "app", "-b", url], work)).toContain("1 of 1 restore points proven");
+  expect(run([...command, "verify", "app", "-b", url], work)).toContain("1 of 1 restore point proven");
 }
 
 /** Makes a database in WAL mode whose file alone is its whole state; returns its path. */

@@ -85,9 +85,23 @@ export const CANARIES: readonly Canary[] = [
   },
   {
     name: "a sleeping database does not notice what is committed",
-    seed: 23,
+    seed: 38,
     file: "src/sqlite/sleeping-database.ts",
-    from: "return head === null || !sameContent(head, this.#head);",
+    from: "return head === null || this.#head === null || !sameContent(head, this.#head);",
     to: "return false;",
+  },
+  {
+    name: "one of which nothing is held does not notice what is committed",
+    seed: 34,
+    file: "src/sqlite/sleeping-database.ts",
+    from: "return this.walMark() !== this.#walMark || this.fingerprint() !== this.#fingerprint;",
+    to: "return false;",
+  },
+  {
+    name: "a file that was written to while it slept is taken for the one that was left",
+    seed: 47,
+    file: "src/sqlite/sleeping-database.ts",
+    from: "const isUntouched = this.#fingerprint !== null && this.#fingerprint === database.fingerprint();",
+    to: "const isUntouched = true;",
   },
 ];
