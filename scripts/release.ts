@@ -9,7 +9,7 @@ import { join, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import lock from "../bun.lock";
 import packageJson from "../package.json" with { type: "json" };
-import { exitStatus, WalsyncError } from "../src/errors.ts";
+import { exitStatus, messageOf, WalsyncError } from "../src/errors.ts";
 import { table } from "../src/log.ts";
 import { compile } from "./build.ts";
 import { tarGz } from "./packaging/archive.ts";
@@ -134,12 +134,27 @@ function targetNamed(name: string): Target {
   );
 }
 
+const HELP = `usage: scripts/release [TARGET...] [--out FOLDER] [--releases-url URL]
+
+  TARGET              ${TARGETS.map(({ name }) => name).join(", ")}; all by default
+  --out FOLDER        emptied first; dist/release by default
+  --releases-url URL  where the installer downloads from, ".../releases" on GitHub; without, there is no installer`;
+
+function readArguments(args: string[]) {
+  const options = { out: { type: "string" }, "releases-url": { type: "string" }, help: { type: "boolean" } } as const;
+  try {
+    return parseArgs({ args, allowPositionals: true, options });
+  } catch (error) {
+    throw new WalsyncError("E_USAGE", `release: ${messageOf(error)}`, { hint: "See scripts/release --help." });
+  }
+}
+
 function main(args: string[]): void {
-  const { values, positionals } = parseArgs({
-    args,
-    allowPositionals: true,
-    options: { out: { type: "string" }, "releases-url": { type: "string" } },
-  });
+  const { values, positionals } = readArguments(args);
+  if (values.help) {
+    console.log(HELP);
+    return;
+  }
   const out = resolve(values.out ?? join(ROOT, "dist", "release"));
   const targets = positionals.length === 0 ? TARGETS : positionals.map(targetNamed);
   const built = buildRelease({ targets, out, releasesUrl: values["releases-url"] ?? null });

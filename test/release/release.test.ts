@@ -140,6 +140,13 @@ test("an unknown target is refused", () => {
   expect(refused.stderr.toString()).toStartWith("E_USAGE release: expected one of linux-x64, ");
 });
 
+test("a mistyped flag is refused, and --help says what there is", () => {
+  const run = (flag: string) => Bun.spawnSync([process.execPath, join(ROOT, "scripts/release.ts"), flag]);
+  expect(run("--ot")).toMatchObject({ exitCode: 2 });
+  expect(run("--ot").stderr.toString()).toStartWith("E_USAGE release: Unknown option '--ot'");
+  expect(run("--help").stdout.toString()).toContain("linux-x64-musl");
+});
+
 // --- internal ---
 
 interface Sbom {

@@ -51,6 +51,12 @@ describe("canaries", () => {
   );
 });
 
+test.each([["--seds", "500"], ["--seeds", "many"]])("%s %s is refused, and not one seed instead", (...args) => {
+  const { exitCode, stderr } = Bun.spawnSync([process.execPath, join(ROOT, "scripts/simulate.ts"), ...args]);
+  expect(exitCode).toBe(2);
+  expect(stderr.toString()).toContain("usage: bun run simulate");
+});
+
 async function simulate(root: string, first: number, seeds: number): Promise<{ status: number; output: string }> {
   const args = ["--seed", String(first), "--seeds", String(seeds), "--steps", String(STEPS)];
   const child = Bun.spawn([process.execPath, join(root, "scripts/simulate.ts"), ...args], {
