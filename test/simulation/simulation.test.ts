@@ -51,8 +51,9 @@ describe("canaries", () => {
   );
 });
 
-test.each([["--seds", "500"], ["--seeds", "many"]])("%s %s is refused, and not one seed instead", (...args) => {
-  const { exitCode, stderr } = Bun.spawnSync([process.execPath, join(ROOT, "scripts/simulate.ts"), ...args]);
+test.each(["--seds 500", "--seeds many"])("%s is refused, and not one seed run instead", (flags) => {
+  const command = [process.execPath, join(ROOT, "scripts/simulate.ts"), ...flags.split(" ")];
+  const { exitCode, stderr } = Bun.spawnSync(command);
   expect(exitCode).toBe(2);
   expect(stderr.toString()).toContain("usage: bun run simulate");
 });
