@@ -42,7 +42,7 @@ export default defineWalsyncCommand({
     requireNamesOrAll("compact", "a name", name !== undefined, flags.all);
     if (name !== undefined) requireListedName(name);
     const { hourly, daily, weekly, monthly, pointInTime } = flags;
-    const policy = requireRetention("compact", { hourly, daily, weekly, monthly, pointInTimeMs: pointInTime });
+    const policy = requireRetention({ hourly, daily, weekly, monthly, pointInTimeMs: pointInTime });
     const destination = await destinationOf(flags, env, signal);
     try {
       const names = await namesAt(destination, name, signal);

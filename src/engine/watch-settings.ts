@@ -197,7 +197,7 @@ export function carePolicyOf(settings: WatchSettings): CarePolicy {
   return {
     layout: settings.layout,
     merge: mergePolicyOf(settings),
-    retention: requireRetention("watch", {
+    retention: requireRetention({
       hourly: settings.retainHourly,
       daily: settings.retainDaily,
       weekly: settings.retainWeekly,

@@ -43,9 +43,9 @@ export interface RetentionPlan {
 }
 
 /** Throws E_USAGE for a policy that asks for nothing, which nobody means. */
-export function requireRetention(who: string, policy: RetentionPolicy): RetentionPolicy {
+export function requireRetention(policy: RetentionPolicy): RetentionPolicy {
   if (TIERS.some((tier) => policy[tier] > 0)) return policy;
-  throw new WalsyncError("E_USAGE", `${who}: expected a retention that keeps something, found 0 in every tier`, {
+  throw new WalsyncError("E_USAGE", "retention: expected one that keeps something, found 0 in every tier", {
     hint: "Keep at least one hourly, daily, weekly or monthly snapshot.",
   });
 }
