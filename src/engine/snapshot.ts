@@ -72,7 +72,7 @@ export async function takeSnapshot(
     }
     await destination.prepare({ signal });
     replicator.begin();
-    const taken = replicator.snapshot();
+    const taken = replicator.requests.snapshot();
     taken.catch(() => {}); // Perhaps nobody waits for it any more.
     await Promise.race([taken, untilAborted(signal)]);
     signal.throwIfAborted();

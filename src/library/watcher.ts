@@ -109,7 +109,7 @@ export class Watcher implements AsyncDisposable {
     signal?.throwIfAborted();
     const all = this.#watch.fleet.replicators.filter((one) => !isAwaited(one) || !isNotYetMade(one.path));
     const replicators = name === undefined ? all : [this.#find(name)];
-    const work = replicators.map((one) => this.#shipped(one, () => one.captureNow({ waitsForRoom: true })));
+    const work = replicators.map((one) => this.#shipped(one, () => one.requests.captureNow({ waitsForRoom: true })));
     return await abortable(Promise.all(work), signal);
   }
 
@@ -118,7 +118,7 @@ export class Watcher implements AsyncDisposable {
     signal?.throwIfAborted();
     const replicator = this.#find(name);
     return await abortable(
-      this.#shipped(replicator, () => replicator.snapshot({ waitsForRoom: true })),
+      this.#shipped(replicator, () => replicator.requests.snapshot({ waitsForRoom: true })),
       signal,
     );
   }
@@ -181,7 +181,7 @@ export class Watcher implements AsyncDisposable {
     // Made a moment ago: it is opened as soon as its folder tells.
     while (isAwaited(replicator) && !isNotYetMade(path) && !this.#stop.signal.aborted) await Bun.sleep(OPENING_MS);
     const txid = await capture();
-    await replicator.shipped(txid);
+    await replicator.requests.shipped(txid);
     return { name, txid };
   }
 

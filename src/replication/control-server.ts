@@ -77,8 +77,10 @@ async function answer(
   try {
     const wait = searchParams.get("wait") === "true";
     const options = { waitsForRoom: wait };
-    const txid = await (action === "sync" ? replicator.captureNow(options) : replicator.snapshot(options));
-    if (wait) await replicator.shipped(txid);
+    const txid = await (action === "sync"
+      ? replicator.requests.captureNow(options)
+      : replicator.requests.snapshot(options));
+    if (wait) await replicator.requests.shipped(txid);
     return Response.json({ txid: Number(txid) });
   } catch (error) {
     const { code, hint } = error instanceof WalsyncError ? error : { code: "E_UNREACHABLE", hint: undefined };

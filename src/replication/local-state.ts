@@ -48,6 +48,8 @@ export class LocalState {
   readonly outbox: Outbox;
   /** Null before the first snapshot is staged. Never keep it across an `await`: a scan puts another one in its place. */
   position: Position | null;
+  /** Fingerprint of the database file, if it holds everything that is captured now; else null. Recorded with each position. */
+  fileProof: () => string | null = () => null;
   /** For files that are encrypted at the destination. */
   readonly tags: StateTags;
   readonly #folder: string;
@@ -185,6 +187,7 @@ export class LocalState {
     const isResting = this.#isResting;
     try {
       this.table?.stamp(this.position.captured.txid);
+      this.position.file = this.fileProof();
       writePosition(this.#positionPath, this.position);
       this.outbox.purge();
     } catch (error) {

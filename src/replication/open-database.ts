@@ -88,6 +88,7 @@ export class OpenDatabase {
     this.lastCheckpointMs = nowMs;
     this.quietFromMs = nowMs;
     this.#pinned = database.walIndex();
+    state.fileProof = () => this.#fileProof();
     this.connected = new Promise((resolve, reject) => {
       this.markConnected = () => {
         this.isConnected = true;
@@ -260,13 +261,18 @@ export class OpenDatabase {
 
   /** Leaves proof for the next start, if the database file holds everything that is captured. */
   rememberFile(): void {
-    const position = this.state.position!;
-    if (!this.sleepsWell()) {
-      const head = this.database.walIndex();
-      if (head.backfilled < head.frameCount || planCapture(position.captured, head).kind !== "idle") return;
-    }
-    position.file = this.#database.fingerprint();
-    if (position.file !== null) this.state.save();
+    const proof = this.#fileProof();
+    if (proof !== null && proof !== this.state.position?.file) this.state.save();
+  }
+
+  /** Fingerprint of the database file, if it holds everything that is captured; else null. */
+  #fileProof(): string | null {
+    const { position } = this.state;
+    if (position === null || this.#isLetGo) return null;
+    if (this.#database instanceof SleepingDatabase) return this.sleepsWell() ? this.#database.keptFingerprint() : null;
+    const head = this.#database.tryWalIndex();
+    const isInFile = head !== null && head.backfilled === head.frameCount;
+    return isInFile && planCapture(position.captured, head).kind === "idle" ? this.#database.fingerprint() : null;
   }
 
   /** The WAL index, if everything is captured and copied back, and nobody needs the connection; else null. */

@@ -48,8 +48,8 @@ export interface Position {
   /** Everything shipped up to this txid is listed in the manifest. */
   manifestTxid: Txid;
   /**
-   * Fingerprint of the database file, if at the last stop it held all that was captured: proof that what was committed since is in
-   * the WAL. Null while walsync runs.
+   * Fingerprint of the database file, if it held all that was captured when this was recorded: proof that what was committed since
+   * is in the WAL, or in the outbox. Else null.
    */
   file: string | null;
   captured: Captured;

@@ -29,7 +29,7 @@ import type { ReplicatorSetup } from "./replicator-setup.ts";
 import { type LiveScan, ScanRunner } from "./scan-runner.ts";
 import { resync, snapshot, validate } from "./scans.ts";
 import type { Shipped, ShippedFile } from "./shipper.ts";
-import { type RequestOptions, SyncRequests } from "./sync-requests.ts";
+import { SyncRequests } from "./sync-requests.ts";
 
 export class Replicator {
   readonly path: string;
@@ -61,7 +61,6 @@ export class Replicator {
   readonly #faults: FaultLog;
   readonly #journal: Journal;
   readonly #scans: ScanRunner;
-  readonly #requests: SyncRequests;
 
   constructor(setup: ReplicatorSetup) {
     this.#setup = setup;
@@ -73,14 +72,6 @@ export class Replicator {
     });
     this.path = setup.path;
     this.name = setup.name;
-    this.#requests = new SyncRequests(setup, {
-      open: () => this.#open,
-      phase: () => this.#phase.kind,
-      fault: () => this.fencedBy ?? this.#failure,
-      pausedBy: () => this.#pausedBy,
-      captureRest: (open) => void this.#tickLive(open, monotonicMs(), true),
-      runSnapshot: (open) => this.#runSnapshot(open),
-    });
   }
 
   /** The fault that closed the database and is not over, or null. A database that is still awaited has none. */
@@ -219,29 +210,37 @@ export class Replicator {
     return (kind === "waiting" || (kind === "live" && this.trouble === null)) && this.#open!.trySleep(quietMs);
   }
 
-  /** For somebody who waits: see `SyncRequests`. */
-  captureNow(options?: RequestOptions): Promise<bigint> {
-    return this.#requests.captureNow(options);
+  /** Of somebody who waits for it. Made for each: few databases ever see one. */
+  get requests(): SyncRequests {
+    return new SyncRequests(this.#setup, {
+      open: () => this.#open,
+      phase: () => this.#phase.kind,
+      fault: () => this.fencedBy ?? this.#failure,
+      pausedBy: () => this.#pausedBy,
+      captureRest: (open) => void this.#tickLive(open, monotonicMs(), true),
+      runSnapshot: (open) => this.#runSnapshot(open),
+    });
   }
 
-  snapshot(options?: RequestOptions): Promise<bigint> {
-    return this.#requests.snapshot(options);
-  }
-
-  shipped(txid: bigint): Promise<void> {
-    return this.#requests.shipped(txid);
-  }
-
-  /**
-   * Captures and ships what is left, as far as that is possible before `deadline` aborts; then lets go of everything.
-   * Resolves with the number of files that stay in the outbox; `failure` tells if the database could not be read.
-   */
+  /** `finish` and `end`. */
   async stop(deadline: AbortSignal): Promise<number> {
+    await this.finish(deadline);
+    return await this.end(deadline);
+  }
+
+  /** Captures and ships what is left, as far as that is possible before `deadline` aborts. `failure` tells what kept it from that. */
+  async finish(deadline: AbortSignal): Promise<void> {
+    await this.#lastSync(deadline).catch((error) => this.#failLast(error));
+  }
+
+  /** Lets go of everything. Resolves with the number of files that stay in the outbox; `failure` tells of a database that cannot be read. */
+  async end(deadline: AbortSignal): Promise<number> {
     try {
-      await this.#lastSync(deadline).catch((error) => {
-        this.#failure = asFault(this.path, error);
-        this.#isAwaited &&= isNotYetMade(this.path);
-      });
+      if (this.#phase.kind === "live" && this.#failure === null && !deadline.aborted) this.#open?.rememberFile();
+    } catch (error) {
+      this.#failLast(error);
+    }
+    try {
       const left = this.waitingFiles;
       if (this.#phase.kind !== "fenced") this.#phase = { kind: "closed" };
       await this.#close();
@@ -250,6 +249,11 @@ export class Replicator {
       this.#lock?.release();
       this.#lock = null;
     }
+  }
+
+  #failLast(error: unknown): void {
+    this.#failure = asFault(this.path, error);
+    this.#isAwaited &&= isNotYetMade(this.path);
   }
 
   async #lastSync(deadline: AbortSignal): Promise<void> {
@@ -280,7 +284,6 @@ export class Replicator {
     }
     const { kind } = this.#phase;
     if (kind === "waiting" || kind === "scanning" || this.#pausedBy !== null) throw unfinished(this.path);
-    if (kind === "live" && !deadline.aborted) open.rememberFile();
   }
 
   #tickLive(open: OpenDatabase, nowMs: number, force: boolean): number {

@@ -100,6 +100,12 @@ export class SleepingDatabase {
     return stats === undefined ? null : fingerprintOf(stats);
   }
 
+  /** The fingerprint with which it fell asleep, if the file has it still; else null. */
+  keptFingerprint(): string | null {
+    const fingerprint = this.fingerprint();
+    return fingerprint === this.#fingerprint ? fingerprint : null;
+  }
+
   /** As of `PinnedDatabase`. */
   walMark(): string | null {
     return walMarkOf(statSync(`${this.path}-wal`, { bigint: true, throwIfNoEntry: false }));

@@ -105,7 +105,7 @@ describe.skipIf(!isReady).each(places)("in $label", (place) => {
         step(host);
         await host.settle();
         states.set(host.txid, host.content());
-        if (i === 4) await host.replicator.snapshot();
+        if (i === 4) await host.replicator.requests.snapshot();
         await host.settle();
       }
       const litestream = litestreamOf(folder, host.path, replica);

@@ -103,7 +103,7 @@ describe.skipIf(!isReady).each(places)(`in $label, seed ${seed}`, (place) => {
           host.look();
           await Bun.sleep(5);
           if (i % 100 !== 99) continue;
-          if (i % 300 === 299) await host.replicator.snapshot();
+          if (i % 300 === 299) await host.replicator.requests.snapshot();
           const chain = await listed(destination);
           const keys = new Set(chain.files.map((file) => file.key));
           for (const key of known) if (!keys.has(key)) gone.add(key);

@@ -52,7 +52,7 @@ describe.skipIf(extension === null).each(places)("in $label", (place) => {
     await host.settle();
     host.insert(5, 20_000);
     await host.settle();
-    await host.replicator.snapshot();
+    await host.replicator.requests.snapshot();
     host.insert(3, 100);
     await host.settle();
     const { child, look } = startReader(replica);

@@ -97,7 +97,7 @@ async function eventfulLife(host: Host): Promise<void> {
   host.app.run("delete from item where id > 8");
   host.app.run("vacuum");
   await host.settle();
-  await host.replicator.snapshot();
+  await host.replicator.requests.snapshot();
   await host.settle();
   await host.stop();
   host.insert(2);

@@ -282,7 +282,7 @@ describe("a database that sleeps", () => {
 
   test("gets its snapshot when that is asked for", async () => {
     const { host } = await begin();
-    const txid = await host.replicator.snapshot();
+    const txid = await host.replicator.requests.snapshot();
     await host.settle();
     expect(
       readdirSync(host.bucketFolder).filter((name) => name.endsWith(`-${String(txid).padStart(8, "0")}.ltx`)),

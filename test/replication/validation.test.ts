@@ -111,7 +111,7 @@ describe("an outbox", () => {
       host.look();
     }
     await host.until("files wait", () => host.replicator.waitingFiles >= 3);
-    if (isKnown) await host.replicator.snapshot();
+    if (isKnown) await host.replicator.requests.snapshot();
     await host.replicator.stop(AbortSignal.abort());
     rmSync(host.bucketFolder);
     cpSync(away, host.bucketFolder, { recursive: true });

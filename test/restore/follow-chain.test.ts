@@ -89,7 +89,7 @@ describe("damage", () => {
     writeFileSync(path, bytes);
     await expect(one.step(signal)).rejects.toMatchObject({ code: expect.stringMatching(/^E_(LTX|INTEGRITY)$/) });
     expect(readFileSync(local).equals(before)).toBe(true);
-    await host.replicator.snapshot();
+    await host.replicator.requests.snapshot();
     await host.settle();
     expect(await one.step(signal)).toMatchObject({ kind: "bootstrap", txid: 3n });
     expectState(local, host.content());

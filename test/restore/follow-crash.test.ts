@@ -33,7 +33,7 @@ const otherPages = ({ host }: Pair) => changePageSize(host, 2048);
 const gap = async ({ host }: Pair): Promise<void> => {
   await change(host, 0);
   await change(host, 1);
-  await host.replicator.snapshot();
+  await host.replicator.requests.snapshot();
   await host.settle();
   rmSync(join(host.bucketFolder, "00000002-00000002.ltx"));
 };

@@ -70,7 +70,7 @@ describe("a copy", () => {
     const inode = statSync(local).ino;
     await change(host, 0);
     await change(host, 1);
-    await host.replicator.snapshot();
+    await host.replicator.requests.snapshot();
     await host.settle();
     rmSync(join(host.bucketFolder, "00000002-00000002.ltx"));
     expect(await one.step(signal)).toMatchObject({ kind: "bootstrap", txid: 3n });

@@ -39,7 +39,7 @@ export async function makeChain(
       states.set(captured.txid, host.content());
       timestamps.set(captured.txid, captured.timestampMs);
       if (snapshotsAt.includes(captured.txid)) {
-        await host.replicator.snapshot();
+        await host.replicator.requests.snapshot();
         await host.settle();
       }
       if (step === count) break;

@@ -254,7 +254,7 @@ describe("increments", () => {
     const { host, destination } = await begin(policy);
     const states = await write(host, 300);
     for (let i = 0; i < 2; i++) {
-      await host.replicator.snapshot();
+      await host.replicator.requests.snapshot();
       await host.settle();
     }
     await until(() => host.logged("pruned"));
@@ -271,7 +271,7 @@ describe("snapshots", () => {
     const states = new Map<bigint, Uint8Array>();
     for (let i = 0; i < 5; i++) {
       for (const [txid, state] of await write(host, 60)) states.set(txid, state);
-      await host.replicator.snapshot();
+      await host.replicator.requests.snapshot();
       await host.settle();
     }
     const snapshots = () => ltxIn(host).filter((name) => name.startsWith("00000001-")).length;

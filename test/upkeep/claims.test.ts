@@ -58,7 +58,7 @@ async function ship(): Promise<{ objects: Objects; states: Map<bigint, Uint8Arra
   for (let step = 1n; step <= LAST; step++) {
     await host.settle();
     states.set(host.txid, host.content());
-    if (step === 4n) await host.replicator.snapshot();
+    if (step === 4n) await host.replicator.requests.snapshot();
     await host.settle();
     if (step < LAST) host.insert(2, 700);
   }
