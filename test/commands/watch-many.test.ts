@@ -84,20 +84,23 @@ test.skipIf(process.platform !== "linux")("while all of them are read for the fi
   expect(stdout.match(/"ok": ?true/g)).toHaveLength(COUNT);
 });
 
-test.skipIf(process.platform !== "linux")("that are known, and nobody touched, none is read again, also after a kill", async () => {
-  const folder = makeDatabases();
-  const bucket = join(dir, crypto.randomUUID());
-  // A file that was written to a moment ago may be written to again without a later time.
-  await Bun.sleep(3100);
-  const count = (log: string, text: string) => log.split(text).length - 1;
-  for (const end of ["SIGKILL", "SIGTERM", "SIGTERM"] as const) {
-    const { child, log } = watch(folder, bucket);
-    for (let i = 0; i < 1000 && count(log(), " replicating database=") < COUNT; i++) await Bun.sleep(10);
-    expect(count(log(), " replicating database=")).toBe(COUNT);
-    expect(log()).not.toContain("comparing the whole database");
-    // The last snapshot's record and manifest.
-    await Bun.sleep(500);
-    child.kill(end);
-    await child.exited;
-  }
-});
+test.skipIf(process.platform !== "linux")(
+  "that are known, and nobody touched, none is read again, also after a kill",
+  async () => {
+    const folder = makeDatabases();
+    const bucket = join(dir, crypto.randomUUID());
+    // A file that was written to a moment ago may be written to again without a later time.
+    await Bun.sleep(3100);
+    const count = (log: string, text: string) => log.split(text).length - 1;
+    for (const end of ["SIGKILL", "SIGTERM", "SIGTERM"] as const) {
+      const { child, log } = watch(folder, bucket);
+      for (let i = 0; i < 1000 && count(log(), " replicating database=") < COUNT; i++) await Bun.sleep(10);
+      expect(count(log(), " replicating database=")).toBe(COUNT);
+      expect(log()).not.toContain("comparing the whole database");
+      // The last snapshot's record and manifest.
+      await Bun.sleep(500);
+      child.kill(end);
+      await child.exited;
+    }
+  },
+);

@@ -25,7 +25,7 @@ test("no write is refused while pins move, snapshots are read and frames are cop
 
 test("an application that truncates its WAL keeps its pace, and every checkpoint of it succeeds", async () => {
   const checkpoint = { mode: "TRUNCATE", every: 97 } as const;
-  const app = { ...SCENE.app, seconds: 2, busyTimeoutMs: 5000, pace: { pauseMs: 4 }, checkpoint };
+  const app = { ...SCENE.app, seconds: 3, busyTimeoutMs: 5000, pace: { pauseMs: 4 }, checkpoint };
   const before = await run({ ...SCENE, app }, null);
   const watched = await watch({ ...SCENE, app });
   const after = await run({ ...SCENE, app }, null);
