@@ -270,18 +270,14 @@ export class OpenDatabase {
     const { position } = this.state;
     if (position === null || this.#isLetGo) return null;
     if (this.#database instanceof SleepingDatabase) return this.sleepsWell() ? this.#database.keptFingerprint() : null;
-    const head = this.#database.tryWalIndex();
-    const isInFile = head !== null && head.backfilled === head.frameCount;
-    return isInFile && planCapture(position.captured, head).kind === "idle" ? this.#database.fingerprint() : null;
+    return copiedBackHead(this.#database, position) === null ? null : this.#database.fingerprint();
   }
 
   /** The WAL index, if everything is captured and copied back, and nobody needs the connection; else null. */
-  #quietHead(database: PinnedDatabase, { captured }: Position, quietMs: number): WalIndexHead | null {
+  #quietHead(database: PinnedDatabase, position: Position, quietMs: number): WalIndexHead | null {
     if (this.lastCaptureMs > 0 && monotonicMs() - this.lastCaptureMs < quietMs) return null;
     if (this.scanQueued || this.scanning || this.yieldedAtMs !== null || this.pinMoved || this.checkFile) return null;
-    const head = database.tryWalIndex();
-    if (head === null || head.backfilled < head.frameCount) return null;
-    return planCapture(captured, head).kind === "idle" ? head : null;
+    return copiedBackHead(database, position);
   }
 
   /** Runs `work` beside everything else. Its failure is not one if `stop` was asked for. */
@@ -335,6 +331,13 @@ export class OpenDatabase {
 }
 
 // --- internal ---
+
+/** The WAL index, if everything is captured and copied back; else null. */
+function copiedBackHead(database: PinnedDatabase, { captured }: Position): WalIndexHead | null {
+  const head = database.tryWalIndex();
+  if (head === null || head.backfilled < head.frameCount) return null;
+  return planCapture(captured, head).kind === "idle" ? head : null;
+}
 
 const DISK_PAUSE_MS = 1000;
 /** Trying takes a tenth of the processor at most. */

@@ -13,9 +13,14 @@ afterEach(async () => {
   for (const host of hosts.splice(0)) await host.end();
 });
 
-function makeHost(contacts: Gate): Host {
+/** A database that was new, did not wait for a turn, and was shipped whole; it is stopped. */
+async function knownHost(contacts: Gate): Promise<Host> {
   const host = new Host(join(dir, crypto.randomUUID()), undefined, { contacts });
   hosts.push(host);
+  host.create();
+  await host.start();
+  await host.settle();
+  await host.stop();
   return host;
 }
 
@@ -36,11 +41,7 @@ async function look(host: Host): Promise<void> {
 
 test("a new database does not wait, and one that is known and idle does", async () => {
   const { contacts, free } = taken();
-  const host = makeHost(contacts);
-  host.create();
-  await host.start();
-  await host.settle();
-  await host.stop();
+  const host = await knownHost(contacts);
   host.log.length = 0;
   await host.start();
   await look(host);
@@ -51,11 +52,7 @@ test("a new database does not wait, and one that is known and idle does", async 
 
 test("one with something to ship does not wait, whether that was there at the start or came later", async () => {
   const { contacts } = taken();
-  const host = makeHost(contacts);
-  host.create();
-  await host.start();
-  await host.settle();
-  await host.stop();
+  const host = await knownHost(contacts);
   host.insert();
   await host.start();
   await host.settle();
@@ -71,11 +68,7 @@ test("one with something to ship does not wait, whether that was there at the st
 
 test("one that waits for its turn can be stopped", async () => {
   const { contacts } = taken();
-  const host = makeHost(contacts);
-  host.create();
-  await host.start();
-  await host.settle();
-  await host.stop();
+  const host = await knownHost(contacts);
   await host.start();
   await look(host);
   expect(await host.replicator.stop(AbortSignal.timeout(200))).toBe(0);

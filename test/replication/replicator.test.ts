@@ -37,6 +37,15 @@ async function liveHost(pageSize = 4096): Promise<Host> {
   return host;
 }
 
+/** Another host that begins to replicate to the same name. */
+async function otherWriterOf(host: Host): Promise<Host> {
+  const other = makeHost(join(host.bucketFolder, ".."));
+  other.create();
+  await other.start();
+  await other.settle();
+  return other;
+}
+
 async function expectNewest(host: Host): Promise<void> {
   await host.settle();
   expect(Buffer.compare(await host.restored(), host.content())).toBe(0);
@@ -426,10 +435,7 @@ describe("the destination", () => {
 
   test("two hosts at once on one name: one of them is fenced, and the chain is one history", async () => {
     const host = await liveHost();
-    const other = makeHost(join(host.bucketFolder, ".."));
-    other.create();
-    await other.start();
-    await other.settle();
+    const other = await otherWriterOf(host);
     host.insert();
     await host.until("it is fenced", () => host.replicator.fencedBy !== null);
     expect(Buffer.compare(await host.restored(), other.content())).toBe(0);
@@ -506,10 +512,7 @@ describe("whoever waits until all is shipped", () => {
 
   test("hears of the other writer, now and later", async () => {
     const host = await liveHost();
-    const other = makeHost(join(host.bucketFolder, ".."));
-    other.create();
-    await other.start();
-    await other.settle();
+    await otherWriterOf(host);
     host.insert();
     const txid = await host.replicator.requests.captureNow();
     expect(await errorOf(host.replicator.requests.shipped(txid))).toMatchObject({ code: "E_FENCED" });
