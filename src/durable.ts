@@ -7,6 +7,7 @@ import {
   closeSync,
   constants,
   fstatSync,
+  fsync,
   fsyncSync,
   lstatSync,
   mkdirSync,
@@ -52,6 +53,14 @@ export function syncFile(fd: number, path: string): void {
   onDisk(path, () => {
     announce("sync", path);
     fsyncSync(fd);
+  });
+}
+
+/** As `syncFile`, off this thread: for so much that everything else would wait for it. Rejects with E_DISK. */
+export async function syncFileAside(fd: number, path: string): Promise<void> {
+  onDisk(path, () => announce("sync", path));
+  await new Promise<void>((resolve, reject) => {
+    fsync(fd, (error) => (error === null ? resolve() : reject(asDiskError(path, error))));
   });
 }
 

@@ -35,8 +35,9 @@ export class BenchServer {
   #buckets = 0;
   #logOffset = 0;
 
-  static async start(): Promise<BenchServer> {
-    const server = await startVersitygw({ logsAccess: true });
+  /** `parentFolder`: where its files go, if not on the disk of everything else. */
+  static async start(parentFolder?: string): Promise<BenchServer> {
+    const server = await startVersitygw({ logsAccess: true, parentFolder });
     if (server === null)
       throw new Error("versitygw: expected it in .cache/tools/bin, found none; run ./scripts/test once");
     return new BenchServer(server);

@@ -1,10 +1,12 @@
 /** `fair`: how long commits of many databases wait to be captured while one large database is shipped whole. Only walsync says when. */
+import { statfsSync } from "node:fs";
+import { tmpdir } from "node:os";
 import { MiB } from "../../src/bytes.ts";
-import type { Bucket } from "./bucket.ts";
+import { BenchServer, type Bucket } from "./bucket.ts";
 import { type Contender, DEFAULT_PACE, type Pace } from "./contender.ts";
 import { Applications, type BenchDatabase, makeDatabase, makeSmallDatabases } from "./databases.ts";
 import { type Figures, type Situation, waitUntil } from "./measure.ts";
-import { type Stage, untilReplicated } from "./stage.ts";
+import { type Scale, type Stage, untilReplicated } from "./stage.ts";
 import { quantile } from "./statistics.ts";
 
 export function fairSituations(stage: Stage): Situation[] {
@@ -16,17 +18,37 @@ export function fairSituations(stage: Stage): Situation[] {
   ].map(({ title, largeMb }) => ({
     title,
     databases: null,
-    entrants: stage
-      .entrants((contender, folder, bucket) => measureFairness(stage, contender, folder, bucket, largeMb))
-      .filter(({ name }) => name === "walsync"),
+    entrants: stage.contenders
+      .filter(({ name }) => name === "walsync")
+      .map((contender) => ({
+        name: contender.name,
+        measure: () => stage.inFolder((folder) => measureFairness(stage.scale, contender, folder, largeMb)),
+      })),
   }));
+}
+
+/**
+ * `largeMb`: the size of a database that is shipped whole meanwhile; null for none. Commits are spread evenly over the
+ * databases and the time.
+ */
+export async function measureFairness(
+  scale: Pick<Scale, "fairCount" | "fairMs">,
+  contender: Contender,
+  folder: string,
+  largeMb: number | null,
+): Promise<Figures> {
+  const server = await BenchServer.start(serverFolder(largeMb ?? 0));
+  try {
+    return await measureWaits(scale, contender, folder, await server.makeBucket(), largeMb);
+  } finally {
+    await server.stop();
+  }
 }
 
 // --- internal ---
 
-/** Commits are spread evenly over the databases and the time. */
-async function measureFairness(
-  { scale: { fairCount, fairMs } }: Pick<Stage, "scale">,
+async function measureWaits(
+  { fairCount, fairMs }: Pick<Scale, "fairCount" | "fairMs">,
   contender: Contender,
   folder: string,
   bucket: Bucket,
@@ -56,13 +78,34 @@ async function measureFairness(
     await program.stop();
     applications.close();
   }
-  return { stagedP50: quantile(waits.all, 0.5), stagedP99: quantile(waits.all, 0.99) };
+  return {
+    stagedP50: quantile(waits.all, 0.5),
+    stagedP99: quantile(waits.all, 0.99),
+    stagedMax: Math.max(...waits.all),
+  };
 }
 
 const PACE: Pace = { ...DEFAULT_PACE, intervalMs: 0, isVerbose: true };
 /** Far from what the processor can do, so that whoever waits does so because of somebody else. */
 const WRITE_EVERY_MS = 5000;
 const CAPTURED_WITHIN_MS = 30_000;
+
+const IN_MEMORY = "/dev/shm";
+
+/**
+ * An S3 server is another machine with another disk. Where both are one, its putting the parts of a large object together
+ * is what every fsync on the machine waits for: with it in memory the wait that is measured is ours.
+ */
+function serverFolder(largeMb: number): string {
+  try {
+    const { bavail, bsize } = statfsSync(IN_MEMORY);
+    // Parts, and the object that they are put together to.
+    if (bavail * bsize > 2 * largeMb * MiB) return IN_MEMORY;
+  } catch {
+    // There is none.
+  }
+  return tmpdir();
+}
 
 /** From each commit to the line that tells of its capture. */
 class Waits {

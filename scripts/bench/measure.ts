@@ -17,6 +17,7 @@ export const METRICS = {
   idleRequests: { title: "S3 requests while idle, all databases", unit: "/min" },
   stagedP50: { title: "commit to staged, p50", unit: "ms" },
   stagedP99: { title: "commit to staged, p99", unit: "ms" },
+  stagedMax: { title: "commit to staged, longest", unit: "ms" },
   objectP50: { title: "commit to object, p50", unit: "ms" },
   objectP99: { title: "commit to object, p99", unit: "ms" },
   seconds: { title: "time", unit: "s" },

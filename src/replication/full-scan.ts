@@ -12,7 +12,7 @@ import { readPages, type WalOverlay } from "../sqlite/page-source.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeaderOf, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
 import { nextTurn } from "../turn.ts";
-import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
+import { claimsTxid, type Outbox, type OutboxFile, type Staging } from "./outbox.ts";
 import type { PageTable, PageTableWriter } from "./page-table.ts";
 
 /** One commit of a database, held by its pin. */
@@ -80,7 +80,7 @@ export async function stageSnapshot(
       table?.add(pgno, sum.hi, sum.lo);
       staging.encoder.encodePage(pgno, page, sum);
     };
-    const checksum = await scanPages(database, state, encodeAll, options);
+    const checksum = await scanPages(database, state, encodeAll, options, staging);
     return { file: staging.commit(checksum), checksum };
   } catch (error) {
     staging.abort();
@@ -110,7 +110,7 @@ export async function stageResync(
       table?.add(pgno, sum.hi, sum.lo);
       if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page, sum);
     };
-    const checksum = await scanPages(database, state, encodeChanged, options);
+    const checksum = await scanPages(database, state, encodeChanged, options, staging);
     const unchanged = staging.encoder.pageCount === 0 && known?.commit === state.head.commit;
     if (!unchanged) return { file: staging.commit(checksum), checksum };
     staging.abort();
@@ -170,6 +170,7 @@ async function scanPages(
   state: PinnedState,
   visit: PageVisitor,
   { givesWay = false, onProgress, signal }: ScanOptions,
+  staging: Staging | null = null,
 ): Promise<bigint> {
   const { commit } = state.head;
   const total = new ChecksumAccumulator();
@@ -184,8 +185,10 @@ async function scanPages(
     });
     onProgress?.(last * database.pageSize, commit * database.pageSize);
     await nextTurn();
+    await staging?.pace();
     signal?.throwIfAborted();
     if (givesWay && last < commit && database.isCheckpointWaiting()) throw new GaveWay();
   }
+  await staging?.syncAside();
   return total.value();
 }

@@ -14,6 +14,7 @@ import {
   removeFile,
   renameDurably,
   syncFile,
+  syncFileAside,
   writeFully,
 } from "../durable.ts";
 import { LtxError } from "../errors.ts";
@@ -163,6 +164,10 @@ export class Staging {
   readonly #onCommit: (file: OutboxFile) => void;
   /** Its final name; null until that is known. */
   #path: string | null = null;
+  /** Bytes that no fsync has begun for. */
+  #unsynced = 0;
+  /** The last fsync that was begun beside the writing. */
+  #syncing: Promise<void> = Promise.resolve();
 
   constructor(
     folder: string,
@@ -182,18 +187,12 @@ export class Staging {
     } catch (error) {
       throw asDiskError(this.#temp, error);
     }
-    let unsynced = 0;
     this.encoder = new LtxEncoder(
       (bytes) => {
         try {
           this.#hasher.update(bytes);
           writeFully(this.#fd, bytes);
-          // Spreads the writing of a large snapshot over time, so that the fsync at the end does not stall the host.
-          unsynced += bytes.byteLength;
-          if (unsynced >= SYNC_EVERY) {
-            syncFile(this.#fd, this.#temp);
-            unsynced = 0;
-          }
+          this.#unsynced += bytes.byteLength;
         } catch (error) {
           throw asDiskError(this.#temp, error);
         }
@@ -201,6 +200,26 @@ export class Staging {
       rules.headerInFile(header),
       { spoolPath: `${this.#temp}.index` },
     );
+  }
+
+  /**
+   * Between parts of a large file: has what was written so far taken to the disk off this thread, and waits if that is
+   * behind. So `commit` has little left to wait for, and captures of other databases do not wait for a whole snapshot.
+   * Rejects with E_DISK.
+   */
+  async pace(): Promise<void> {
+    if (this.#unsynced < SYNC_EVERY) return;
+    await this.#syncing;
+    this.#unsynced = 0;
+    this.#syncing = syncFileAside(this.#fd, this.#temp);
+    // Whoever waits for it is told; nobody does if the scan ends early.
+    this.#syncing.catch(() => {});
+  }
+
+  /** The last time before `commit`. Rejects with E_DISK. */
+  async syncAside(): Promise<void> {
+    await this.#syncing;
+    if (this.#unsynced >= ASIDE_FROM) await syncFileAside(this.#fd, this.#temp);
   }
 
   /** Finishes the file and makes it durable and visible. If it throws, call `abort`. */
@@ -243,7 +262,9 @@ export class Staging {
 // --- internal ---
 
 const FILE_NAME = /^([0-9a-f]{16})-([0-9a-f]{16})\.(\d+)(?:\.([0-9a-f]{16})-([0-9a-f]{16}))?\.ltx$/;
-const SYNC_EVERY = 64 * MiB;
+const SYNC_EVERY = 16 * MiB;
+/** Less than this is on the disk sooner than another thread has been asked. */
+const ASIDE_FROM = MiB;
 /** Enough for a header or a trailer. */
 const ENDS_SIZE = 128;
 

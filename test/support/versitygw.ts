@@ -32,13 +32,15 @@ const READY_WITHIN_MS = 15_000;
 export interface VersitygwOptions {
   /** Write an access log, for counting requests. */
   logsAccess?: boolean;
+  /** The folder in which its own is made; the temporary folder by default. */
+  parentFolder?: string;
 }
 
 /** Null if versitygw is not installed (see `requireTool`). */
 export async function startVersitygw(options: VersitygwOptions = {}): Promise<Versitygw | null> {
   const program = requireTool("versitygw");
   if (program === null) return null;
-  const folder = mkdtempSync(join(tmpdir(), "walsync-s3-"));
+  const folder = mkdtempSync(join(options.parentFolder ?? tmpdir(), "walsync-s3-"));
   const dataFolder = join(folder, "data");
   // Metadata goes to files of its own, since not every temporary folder keeps extended attributes.
   const sidecarFolder = join(folder, "sidecar");
