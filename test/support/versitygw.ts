@@ -33,7 +33,7 @@ export interface VersitygwOptions {
   /** Write an access log, for counting requests. */
   logsAccess?: boolean;
   /** The folder in which its own is made; the temporary folder by default. */
-  parentFolder?: string;
+  parentFolder?: string | undefined;
 }
 
 /** Null if versitygw is not installed (see `requireTool`). */
