@@ -185,10 +185,10 @@ async function scanPages(
     });
     onProgress?.(last * database.pageSize, commit * database.pageSize);
     await nextTurn();
-    await staging?.pace();
+    await staging?.sync.pace();
     signal?.throwIfAborted();
     if (givesWay && last < commit && database.isCheckpointWaiting()) throw new GaveWay();
   }
-  await staging?.syncAside();
+  await staging?.sync.finish();
   return total.value();
 }

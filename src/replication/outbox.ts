@@ -5,7 +5,7 @@
 import { closeSync, readdirSync, rmSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { assert } from "../assert.ts";
-import { hex64, MiB } from "../bytes.ts";
+import { hex64 } from "../bytes.ts";
 import type { ChainChecksums, LayoutRules } from "../chain/layout-rules.ts";
 import {
   asDiskError,
@@ -14,7 +14,6 @@ import {
   removeFile,
   renameDurably,
   syncFile,
-  syncFileAside,
   writeFully,
 } from "../durable.ts";
 import { LtxError } from "../errors.ts";
@@ -22,6 +21,7 @@ import { LtxEncoder } from "../ltx/encoder.ts";
 import { LtxFileReader } from "../ltx/file-reader.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import { formatTxid, type Txid, type TxidRange } from "../ltx/txid.ts";
+import { PacedSync } from "../paced-sync.ts";
 
 export interface OutboxFile extends TxidRange {
   path: string;
@@ -164,10 +164,8 @@ export class Staging {
   readonly #onCommit: (file: OutboxFile) => void;
   /** Its final name; null until that is known. */
   #path: string | null = null;
-  /** Bytes that no fsync has begun for. */
-  #unsynced = 0;
-  /** The last fsync that was begun beside the writing. */
-  #syncing: Promise<void> = Promise.resolve();
+  /** For who writes much: between parts, and before `commit`. */
+  readonly sync: PacedSync;
 
   constructor(
     folder: string,
@@ -187,12 +185,13 @@ export class Staging {
     } catch (error) {
       throw asDiskError(this.#temp, error);
     }
+    this.sync = new PacedSync(this.#fd, this.#temp);
     this.encoder = new LtxEncoder(
       (bytes) => {
         try {
           this.#hasher.update(bytes);
           writeFully(this.#fd, bytes);
-          this.#unsynced += bytes.byteLength;
+          this.sync.wrote(bytes.byteLength);
         } catch (error) {
           throw asDiskError(this.#temp, error);
         }
@@ -200,26 +199,6 @@ export class Staging {
       rules.headerInFile(header),
       { spoolPath: `${this.#temp}.index` },
     );
-  }
-
-  /**
-   * Between parts of a large file: has what was written so far taken to the disk off this thread, and waits if that is
-   * behind. So `commit` has little left to wait for, and captures of other databases do not wait for a whole snapshot.
-   * Rejects with E_DISK.
-   */
-  async pace(): Promise<void> {
-    if (this.#unsynced < SYNC_EVERY) return;
-    await this.#syncing;
-    this.#unsynced = 0;
-    this.#syncing = syncFileAside(this.#fd, this.#temp);
-    // Whoever waits for it is told; nobody does if the scan ends early.
-    this.#syncing.catch(() => {});
-  }
-
-  /** The last time before `commit`. Rejects with E_DISK. */
-  async syncAside(): Promise<void> {
-    await this.#syncing;
-    if (this.#unsynced >= ASIDE_FROM) await syncFileAside(this.#fd, this.#temp);
   }
 
   /** Finishes the file and makes it durable and visible. If it throws, call `abort`. */
@@ -262,9 +241,6 @@ export class Staging {
 // --- internal ---
 
 const FILE_NAME = /^([0-9a-f]{16})-([0-9a-f]{16})\.(\d+)(?:\.([0-9a-f]{16})-([0-9a-f]{16}))?\.ltx$/;
-const SYNC_EVERY = 16 * MiB;
-/** Less than this is on the disk sooner than another thread has been asked. */
-const ASIDE_FROM = MiB;
 /** Enough for a header or a trailer. */
 const ENDS_SIZE = 128;
 

@@ -4,9 +4,12 @@
  */
 import { KiB } from "../bytes.ts";
 import { writeFully } from "../durable.ts";
+import { PacedSync } from "../paced-sync.ts";
 import { pageOffset } from "../page.ts";
 
 export class PageWriter {
+  /** For who puts many: between parts, and after the last `flush`. */
+  readonly sync: PacedSync;
   readonly #fd: number;
   readonly #pageSize: number;
   readonly #buffer: Uint8Array;
@@ -14,7 +17,9 @@ export class PageWriter {
   #firstPgno = 0;
   #count = 0;
 
-  constructor(fd: number, pageSize: number) {
+  /** `path` is what the file is called. */
+  constructor(fd: number, path: string, pageSize: number) {
+    this.sync = new PacedSync(fd, path);
     this.#fd = fd;
     this.#pageSize = pageSize;
     this.#buffer = new Uint8Array(Math.max(pageSize, BUFFER_SIZE));
@@ -33,6 +38,7 @@ export class PageWriter {
     if (this.#count === 0) return;
     const bytes = this.#buffer.subarray(0, this.#count * this.#pageSize);
     writeFully(this.#fd, bytes, pageOffset(this.#firstPgno, this.#pageSize));
+    this.sync.wrote(bytes.length);
     this.#count = 0;
   }
 }

@@ -142,6 +142,7 @@ async function buildFile(
     for await (const chunk of chunks) {
       hasher?.update(chunk);
       decoder.push(chunk);
+      await target.pace();
       fetchedBytes += chunk.byteLength;
       options.onProgress?.(fetchedBytes, totalBytes);
     }

@@ -61,7 +61,7 @@ export class TargetFile {
       this.#commit = commit;
       this.#reach = commit;
       this.#written = new PageSet(commit);
-      this.#pages = new PageWriter(this.#fd, pageSize);
+      this.#pages = new PageWriter(this.#fd, this.#path, pageSize);
       this.#missingPages = pageCountWithoutLock(commit, pageSize);
       ftruncateSync(this.#fd, commit * pageSize);
     }
@@ -91,6 +91,11 @@ export class TargetFile {
     this.#written.add(pgno);
     this.#missingPages--;
     this.#pages!.put(pgno, page);
+  }
+
+  /** Between parts of a file: keeps what is not on the disk yet bounded. Rejects with E_DISK. */
+  async pace(): Promise<void> {
+    await this.#pages?.sync.pace();
   }
 
   /** Checks that the newer file follows on from this one. `claimed`: 0 for what nothing tells. */
@@ -123,6 +128,7 @@ export class TargetFile {
       );
     }
     this.#pages?.flush();
+    await this.#pages?.sync.finish();
     syncFile(this.#fd, this.#path);
     const found = await checksumOfFile(this.#fd, this.#pageSize, this.#commit, signal);
     if (claimed.post !== 0n && found !== claimed.post) {

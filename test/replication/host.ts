@@ -131,8 +131,9 @@ export class Host {
   /** Looks until everything that is committed is captured and shipped. */
   async settle(): Promise<void> {
     await this.until("everything is shipped", () => {
-      const { position, waitingFiles } = this.replicator;
-      return position !== null && waitingFiles === 0 && position.shippedTxid === position.captured.txid;
+      const { position, waitingFiles, state } = this.replicator;
+      if (position === null || state === "scanning") return false;
+      return waitingFiles === 0 && position.shippedTxid === position.captured.txid;
     });
   }
 

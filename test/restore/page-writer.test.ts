@@ -36,7 +36,7 @@ class Writing {
     this.#found = Buffer.from(this.#expected);
     writeFileSync(path, this.#expected);
     this.#fd = openSync(path, "r+");
-    this.#writer = new PageWriter(this.#fd, pageSize);
+    this.#writer = new PageWriter(this.#fd, path, pageSize);
   }
 
   put(pgno: number): void {
@@ -122,7 +122,7 @@ describe("a page writer", () => {
     idle.end();
     expect(idle.writes).toBe(0);
     const fd = openSync(path, "r+");
-    const writer = new PageWriter(fd, 512);
+    const writer = new PageWriter(fd, path, 512);
     writer.put(2, Buffer.alloc(512, 1));
     writer.flush();
     writeFileSync(path, Buffer.alloc(1536, UNTOUCHED));
@@ -133,7 +133,7 @@ describe("a page writer", () => {
 
   test("that cannot write says so, at the flush at the latest", () => {
     const fd = openSync(path, "r");
-    const writer = new PageWriter(fd, 512);
+    const writer = new PageWriter(fd, path, 512);
     writer.put(1, Buffer.alloc(512));
     expect(() => writer.flush()).toThrow("EBADF");
     expect(() => writer.put(3, Buffer.alloc(512))).toThrow("EBADF");
