@@ -11,7 +11,8 @@ const SEEDS = 250;
 const STEPS = 60;
 /** Enough for each canary to be found, wherever the search begins. */
 const CANARY_SEEDS = 1500;
-const random = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 2 ** 30));
+/** As many digits as the program takes. */
+const random = Number(process.env.WALSYNC_SEED ?? Math.floor(Math.random() * 999_999_999));
 const copies: string[] = [];
 
 afterAll(() => {
