@@ -1,8 +1,9 @@
 /** Databases for measuring, and the applications that write to them. */
 import { Database } from "bun:sqlite";
-import { closeSync, copyFileSync, fsyncSync, mkdirSync, openSync, rmSync } from "node:fs";
+import { closeSync, copyFileSync, mkdirSync, openSync, rmSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { MiB } from "../../src/bytes.ts";
+import { syncFile } from "../../src/durable.ts";
 
 export interface BenchDatabase {
   /** Also its name at the destination. */
@@ -45,7 +46,7 @@ export function makeDatabase(path: string, sizeBytes: number): void {
   }
   // It was there long before: what making it left in memory is not to be written while somebody is measured.
   const fd = openSync(path, "r+");
-  fsyncSync(fd);
+  syncFile(fd, path);
   closeSync(fd);
 }
 

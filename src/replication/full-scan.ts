@@ -7,12 +7,13 @@ import { WalsyncError } from "../errors.ts";
 import { ChecksumAccumulator, pageChecksum, type U64Halves } from "../ltx/checksum.ts";
 import type { LtxHeader } from "../ltx/format.ts";
 import type { Txid } from "../ltx/txid.ts";
+import type { PacedSync } from "../paced-sync.ts";
 import type { PinnedDatabase } from "../sqlite/database.ts";
 import { readPages, type WalOverlay } from "../sqlite/page-source.ts";
 import type { WalIndexHead } from "../sqlite/wal-index.ts";
 import { cursorAtStart, readWalHeaderOf, scanWal, type WalCursor } from "../sqlite/wal-reader.ts";
 import { nextTurn } from "../turn.ts";
-import { claimsTxid, type Outbox, type OutboxFile, type Staging } from "./outbox.ts";
+import { claimsTxid, type Outbox, type OutboxFile } from "./outbox.ts";
 import type { PageTable, PageTableWriter } from "./page-table.ts";
 
 /** One commit of a database, held by its pin. */
@@ -80,7 +81,7 @@ export async function stageSnapshot(
       table?.add(pgno, sum.hi, sum.lo);
       staging.encoder.encodePage(pgno, page, sum);
     };
-    const checksum = await scanPages(database, state, encodeAll, options, staging);
+    const checksum = await scanPages(database, state, encodeAll, options, staging.sync);
     return { file: staging.commit(checksum), checksum };
   } catch (error) {
     staging.abort();
@@ -110,7 +111,7 @@ export async function stageResync(
       table?.add(pgno, sum.hi, sum.lo);
       if (known?.matches(pgno, sum.hi, sum.lo) !== true) staging.encoder.encodePage(pgno, page, sum);
     };
-    const checksum = await scanPages(database, state, encodeChanged, options, staging);
+    const checksum = await scanPages(database, state, encodeChanged, options, staging.sync);
     const unchanged = staging.encoder.pageCount === 0 && known?.commit === state.head.commit;
     if (!unchanged) return { file: staging.commit(checksum), checksum };
     staging.abort();
@@ -164,13 +165,13 @@ function headerOf(
   };
 }
 
-/** Visits every page with its checksum, and returns the database checksum. */
+/** Visits every page with its checksum, and returns the database checksum. `written`: of the file that the visits write. */
 async function scanPages(
   database: PinnedDatabase,
   state: PinnedState,
   visit: PageVisitor,
   { givesWay = false, onProgress, signal }: ScanOptions,
-  staging: Staging | null = null,
+  written: PacedSync | null = null,
 ): Promise<bigint> {
   const { commit } = state.head;
   const total = new ChecksumAccumulator();
@@ -185,10 +186,10 @@ async function scanPages(
     });
     onProgress?.(last * database.pageSize, commit * database.pageSize);
     await nextTurn();
-    await staging?.sync.pace();
+    await written?.pace();
     signal?.throwIfAborted();
     if (givesWay && last < commit && database.isCheckpointWaiting()) throw new GaveWay();
   }
-  await staging?.sync.finish();
+  await written?.finish();
   return total.value();
 }
