@@ -6,34 +6,55 @@ import { readFileSync, readlinkSync } from "node:fs";
 import { MiB } from "./bytes.ts";
 import { releasePages } from "./libc.ts";
 
-/** Trims some time after it was last asked to, and not too often: what was asked for by then is trimmed in one go. */
+/**
+ * Keeps the memory of a watch small, for as long as it runs. Pages of the program are let go of every few seconds: those that are
+ * used come back, and what only a start, or a scan, ran does not. Garbage is collected when somebody asks, some time later and
+ * not too often: what was asked for by then is done in one go.
+ */
 export class MemoryTrimmer {
-  #timer: ReturnType<typeof setTimeout> | undefined;
+  readonly #program = new ProgramPages();
+  readonly #release = setInterval(() => this.#program.release(), RELEASE_INTERVAL_MS);
+  #collection: ReturnType<typeof setTimeout> | undefined;
   #isStopped = false;
 
+  constructor() {
+    this.#release.unref();
+  }
+
+  /** Something is over that left much behind. */
   request(): void {
-    if (this.#isStopped || this.#timer !== undefined) return;
-    this.#timer = setTimeout(() => {
-      this.#timer = undefined;
-      trimMemory();
-    }, TRIM_DELAY_MS);
-    this.#timer.unref();
+    if (this.#isStopped || this.#collection !== undefined) return;
+    this.#collection = setTimeout(() => {
+      this.#collection = undefined;
+      Bun.gc(true);
+      this.#program.release();
+    }, COLLECT_DELAY_MS);
+    this.#collection.unref();
   }
 
   stop(): void {
     this.#isStopped = true;
-    clearTimeout(this.#timer);
+    clearTimeout(this.#collection);
+    clearInterval(this.#release);
   }
 }
 
-/**
- * Collects garbage each time that so many bytes more have passed: a stream leaves each of its chunks behind, and by itself the
- * engine lets tens of megabytes of them pile up.
- */
-export class GarbageCollection {
+/** Keeps the memory of a long work flat. */
+export class WorkMemory {
+  readonly #program = new ProgramPages();
   #collectedAt = 0;
 
-  /** `passedBytes`: since the beginning of one work; less than before means that another has begun. */
+  /** Collects garbage, and lets go of pages of the program: what begins needs less of it than what led there. */
+  begin(): void {
+    this.#collectedAt = 0;
+    Bun.gc(true);
+    this.#program.release();
+  }
+
+  /**
+   * Collects garbage each time that so many bytes more have passed: a stream leaves each of its chunks behind, and by itself the
+   * engine lets tens of megabytes of them pile up. `passedBytes`: since the beginning; less than before after a failed try.
+   */
   passed(passedBytes: number): void {
     if (passedBytes < this.#collectedAt) this.#collectedAt = 0;
     if (passedBytes - this.#collectedAt < COLLECT_EVERY) return;
@@ -63,12 +84,19 @@ export function unchangedMappings(smaps: string, program: string): { address: bi
 
 const COLLECT_EVERY = 16 * MiB;
 /** Long enough for what follows a start or a scan to be over. */
-const TRIM_DELAY_MS = 5000;
+const COLLECT_DELAY_MS = 5000;
+/** One release costs 2 ms, most of it for what comes back: a thousandth of the processor. */
+const RELEASE_INTERVAL_MS = 3000;
 
-/** Collects garbage, and lets go of pages of the program itself: those that are used come back from the page cache. */
-function trimMemory(): void {
-  Bun.gc(true);
-  for (const { address, length } of programMappings()) releasePages(address, length);
+class ProgramPages {
+  #mappings: ReturnType<typeof unchangedMappings> | null = null;
+
+  /** Lets go of pages of the program itself: those that are used come back from the page cache. */
+  release(): void {
+    // Once: asking takes longer than letting go, and what is not written to by now never will be.
+    this.#mappings ??= programMappings();
+    for (const { address, length } of this.#mappings) releasePages(address, length);
+  }
 }
 
 function programMappings(): { address: bigint; length: number }[] {

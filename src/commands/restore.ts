@@ -41,8 +41,8 @@ export default defineWalsyncCommand({
     const destination = await destinationOf(flags, env, signal);
     const { restoreDatabase } = await import("../restore/restore.ts");
     const startedMs = Date.now();
-    const { GarbageCollection } = await import("../memory.ts");
-    const garbage = new GarbageCollection();
+    const { WorkMemory } = await import("../memory.ts");
+    const memory = new WorkMemory();
     let shown: ReturnType<typeof progress> | undefined;
     try {
       const result = await restoreDatabase(destination, positionals.name, flags.output, {
@@ -51,9 +51,12 @@ export default defineWalsyncCommand({
         force: flags.force,
         signal,
         onProgress: (doneBytes, totalBytes) => {
-          shown ??= progress(`restore ${positionals.name}`, totalBytes);
+          if (shown === undefined) {
+            shown = progress(`restore ${positionals.name}`, totalBytes);
+            memory.begin();
+          }
           shown.update(doneBytes);
-          garbage.passed(doneBytes);
+          memory.passed(doneBytes);
         },
       });
       shown?.end();

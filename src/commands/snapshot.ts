@@ -28,8 +28,8 @@ export default defineWalsyncCommand({
     requireRecipients(flags);
     const source = requireOneSource(positionals.database);
     const destination = await destinationOf(flags, env, signal);
-    const { GarbageCollection } = await import("../memory.ts");
-    const garbage = new GarbageCollection();
+    const { WorkMemory } = await import("../memory.ts");
+    const memory = new WorkMemory();
     const bar = new StageBar();
     try {
       const database = nameOf(source, destination.url, flags.stateDir);
@@ -38,8 +38,10 @@ export default defineWalsyncCommand({
         env,
         signal,
         onProgress: (stage, doneBytes, totalBytes) => {
-          bar.show(`${stage} ${database.name}`, doneBytes, totalBytes);
-          if (stage === "upload") garbage.passed(doneBytes);
+          const isFirst = bar.show(`${stage} ${database.name}`, doneBytes, totalBytes);
+          // The first that uploading tells is that a part was sent.
+          if (isFirst || doneBytes === totalBytes) memory.begin();
+          else if (stage === "upload") memory.passed(doneBytes);
         },
       });
       bar.end();
@@ -58,13 +60,16 @@ class StageBar {
   #label = "";
   #bar: ReturnType<typeof progress> | undefined;
 
-  show(label: string, doneBytes: number, totalBytes: number): void {
-    if (label !== this.#label) {
+  /** Returns true if it is a new one. */
+  show(label: string, doneBytes: number, totalBytes: number): boolean {
+    const isFirst = label !== this.#label;
+    if (isFirst) {
       this.end();
       this.#label = label;
       this.#bar = progress(label, totalBytes);
     }
     this.#bar?.update(doneBytes);
+    return isFirst;
   }
 
   end(): void {
