@@ -100,6 +100,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
     open.unreadableSinceMs = null;
     const plan = planCapture(position.captured, head);
     if (plan.kind === "resync") return { captured, checkpoints, next: plan };
+    const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, intervalBehindMs(state.outbox.files.length));
     if (plan.kind !== "idle") {
       open.quietFromMs = nowMs;
       // Somebody else copies frames back, so that we need not.
@@ -111,10 +112,10 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
       }
       // What slipped in while the pin moved is safe for now only if the pin keeps the WAL from being restarted.
       const unsafe = open.pinMoved && (open.restsAtZero || plan.kind === "restarted");
-      const dueMs = open.lastCaptureMs + Math.max(policy.syncIntervalMs, intervalBehindMs(state.outbox.files.length));
       const isLong = uncapturedFrames(plan, position, head) >= policy.checkpoint.fenceFrames;
       if (nowMs < dueMs && !unsafe && !isLong && !force && !open.mustYield(nowMs)) {
-        return { captured, checkpoints, next: planScan(open, policy, nowMs, Math.min(dueMs, open.nextLookMs(nowMs))) };
+        const lookMs = open.nextLookMs(nowMs, dueMs);
+        return { captured, checkpoints, next: planScan(open, policy, nowMs, Math.min(dueMs, lookMs)) };
       }
       if (state.outbox.sizeBytes >= policy.maxOutboxBytes) return { captured, checkpoints, next: { kind: "full" } };
       const outcome = capture(database, state, position);
@@ -140,7 +141,7 @@ export function tend(open: OpenDatabase, policy: ReplicationPolicy, nowMs: numbe
     }
     const checkpoint = checkpointOf(open, policy, head, nowMs);
     if (checkpoint === "none") {
-      const untilMs = Math.min(open.nextLookMs(nowMs), checkpointDueMs(open, policy, head));
+      const untilMs = Math.min(open.nextLookMs(nowMs, dueMs), checkpointDueMs(open, policy, head));
       return { captured, checkpoints, next: planScan(open, policy, nowMs, untilMs) };
     }
     open.lastCheckpointMs = nowMs;

@@ -250,8 +250,11 @@ export class OpenDatabase {
   /**
    * When to look again after an event: after 1, 2 and 4 ms, since events are swallowed that follow another closely, and some
    * times more for whoever waits for the pin to give way; longest while a checkpoint of the application would have to wait for it.
+   * The first of them are left out if nothing may be captured before `captureDueMs`, which is later: what was not announced
+   * is found by then.
    */
-  nextLookMs(nowMs: number): number {
+  nextLookMs(nowMs: number, captureDueMs = nowMs): number {
+    if (captureDueMs - nowMs > LOOKS_MS[LOOKS_IN_TIME]!) this.lookStep = Math.max(this.lookStep, LOOKS_IN_TIME);
     const steps = this.restsAtZero ? LOOKS_AT_ZERO : LOOKS_MS.length;
     if (this.lookStep >= steps) return Number.POSITIVE_INFINITY;
     const dueMs = nowMs + LOOKS_MS[this.lookStep++]!;
