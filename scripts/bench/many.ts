@@ -4,6 +4,7 @@ import type { Bucket } from "./bucket.ts";
 import { type Contender, DEFAULT_PACE, type Pace } from "./contender.ts";
 import { Applications, type BenchDatabase, contentOf, makeSmallDatabases } from "./databases.ts";
 import { type Figures, type Situation, waitUntil } from "./measure.ts";
+import { averageMemoryDuring } from "./memory.ts";
 import { type Stage, untilReplicated } from "./stage.ts";
 import { WRITE_EVERY_MS } from "./watching.ts";
 
@@ -78,13 +79,13 @@ async function measureMany(
     await untilReplicated(program, bucket, databases);
     await Bun.sleep(stage.scale.settleMs);
     const settled = program.read();
-    await applications.load(stage.scale.loadMs, WRITE_EVERY_MS);
+    const memory = await averageMemoryDuring(program, applications.load(stage.scale.loadMs, WRITE_EVERY_MS));
     const loaded = program.read();
     const cpuMs = loaded.cpuMs - settled.cpuMs;
     figures = {
       rssSettled: settled.rssMb,
-      rssLoaded: loaded.rssMb,
-      anonymousLoaded: loaded.anonymousMb,
+      rssLoaded: memory.rssMb,
+      anonymousLoaded: memory.anonymousMb,
       peak: loaded.peakMb,
       cpuLoaded: cpuMs / (stage.scale.loadMs / 1000) / active.length,
     };

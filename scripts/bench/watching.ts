@@ -3,6 +3,7 @@ import { requestsBetween, totalOf } from "./bucket.ts";
 import { type Contender, DEFAULT_PACE } from "./contender.ts";
 import { Applications, makeSmallDatabases } from "./databases.ts";
 import type { Figures, Situation } from "./measure.ts";
+import { averageMemoryDuring } from "./memory.ts";
 import type { RunningProgram } from "./running-program.ts";
 import { type Stage, untilReplicated } from "./stage.ts";
 
@@ -52,7 +53,7 @@ function memoryAt(stage: Stage, count: number): Situation {
     whileWatching(contender, folder, bucket, count, async (program, applications) => {
       await Bun.sleep(settleMs);
       const [settled, requestsBefore, startMs] = [program.read(), bucket.requests(), performance.now()];
-      await applications.load(loadMs, WRITE_EVERY_MS);
+      const memory = await averageMemoryDuring(program, applications.load(loadMs, WRITE_EVERY_MS));
       const [loaded, requestsAfter] = [program.read(), bucket.requests()];
       const seconds = (performance.now() - startMs) / 1000;
       const cpuMs = loaded.cpuMs - settled.cpuMs;
@@ -60,8 +61,8 @@ function memoryAt(stage: Stage, count: number): Situation {
       return {
         rssSettled: settled.rssMb,
         anonymousSettled: settled.anonymousMb,
-        rssLoaded: loaded.rssMb,
-        anonymousLoaded: loaded.anonymousMb,
+        rssLoaded: memory.rssMb,
+        anonymousLoaded: memory.anonymousMb,
         peak: loaded.peakMb,
         cpuLoaded: cpuMs / seconds / count,
         ...(writes === 0 ? {} : { cpuPerObject: cpuMs / writes }),
