@@ -27,7 +27,6 @@ export class MemoryTrimmer {
     this.#collection = setTimeout(() => {
       this.#collection = undefined;
       Bun.gc(true);
-      this.#program.release();
     }, COLLECT_DELAY_MS);
     this.#collection.unref();
   }
@@ -85,7 +84,7 @@ export function unchangedMappings(smaps: string, program: string): { address: bi
 const COLLECT_EVERY = 16 * MiB;
 /** Long enough for what follows a start or a scan to be over. */
 const COLLECT_DELAY_MS = 5000;
-/** One release costs 2 ms, most of it for what comes back: a thousandth of the processor. */
+/** One release costs 1 to 3 ms, most of it for what comes back: a thousandth of a core at most. */
 const RELEASE_INTERVAL_MS = 3000;
 
 class ProgramPages {

@@ -38,10 +38,10 @@ export default defineWalsyncCommand({
         env,
         signal,
         onProgress: (stage, doneBytes, totalBytes) => {
-          const isFirst = bar.show(`${stage} ${database.name}`, doneBytes, totalBytes);
-          // The first that uploading tells is that a part was sent.
-          if (isFirst || doneBytes === totalBytes) memory.begin();
-          else if (stage === "upload") memory.passed(doneBytes);
+          bar.show(`${stage} ${database.name}`, doneBytes, totalBytes);
+          if (stage === "upload") memory.passed(doneBytes);
+          // Uploading begins. It tells of itself when a part is sent already.
+          else if (doneBytes === totalBytes) memory.begin();
         },
       });
       bar.end();
@@ -60,16 +60,13 @@ class StageBar {
   #label = "";
   #bar: ReturnType<typeof progress> | undefined;
 
-  /** Returns true if it is a new one. */
-  show(label: string, doneBytes: number, totalBytes: number): boolean {
-    const isFirst = label !== this.#label;
-    if (isFirst) {
+  show(label: string, doneBytes: number, totalBytes: number): void {
+    if (label !== this.#label) {
       this.end();
       this.#label = label;
       this.#bar = progress(label, totalBytes);
     }
     this.#bar?.update(doneBytes);
-    return isFirst;
   }
 
   end(): void {
